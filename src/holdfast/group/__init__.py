@@ -1,0 +1,26 @@
+"""Who takes part: one process, or the ranks of an MPI communicator. The only door to MPI.
+
+Every wait in here has a deadline and names the ranks it waits for. What the ranks say to each other
+is bytes; what they mean by it (versions, objects, stores) must not be known here.
+"""
+
+from __future__ import annotations
+
+from .agree import from_root, together
+from .base import Group, Pending
+from .choose import launcher_ranks, make_group
+from .mpi import MPIGroup
+from .serial import SERIAL, SerialComm, SerialGroup
+
+__all__ = [
+    "SERIAL",
+    "Group",
+    "MPIGroup",
+    "Pending",
+    "SerialComm",
+    "SerialGroup",
+    "from_root",
+    "launcher_ranks",
+    "make_group",
+    "together",
+]

@@ -1,0 +1,204 @@
+"""The ranks of an MPI communicator as a group.
+
+Blocking MPI calls can't have deadlines, so none is made: messages and reductions are nonblocking, and polled (see
+`transfers` and `waiting`). MPI is the program's: it is neither initialised, nor finalised, nor aborted here. Any
+thread level will do from which this thread may call MPI at all; at THREAD_MULTIPLE the program may compute with its
+own communicator in another thread.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import RankError, UsageError
+from .checks import check_data, check_int64, check_members
+from .transfers import Incoming, Outgoing, Transfer, reap
+from .waiting import deadline_error, ranks_text, wait_until
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class MPIGroup:
+    """The ranks of `comm`, an mpi4py intracommunicator (see `Group`). Creating it is collective over `comm`.
+
+    `timeout`: seconds that a call waits for other ranks. `comm` is duplicated, so that the group's messages never
+    meet the program's. UsageError if MPI is not running or the arguments are wrong; DeadlineError, RankError.
+    """
+
+    def __init__(self, comm: MPI.Comm, timeout: float) -> None:
+        from mpi4py import MPI
+
+        if not (math.isfinite(timeout) and timeout > 0):
+            raise UsageError(f"timeout={timeout!r}: every wait has a deadline. Pass a positive number of seconds.")
+        if not MPI.Is_initialized() or MPI.Is_finalized():
+            raise UsageError("MPI is not running. Nothing was started; open the run between MPI's Init and Finalize.")
+        if comm == MPI.COMM_NULL or comm.Is_inter():
+            raise UsageError("comm is no intracommunicator. Nothing was started; pass one, such as MPI.COMM_WORLD.")
+        self.comm: object = comm
+        self.rank: int = comm.Get_rank()
+        self.size: int = comm.Get_size()
+        self._mpi = MPI
+        self._timeout = float(timeout)
+        self._sent: dict[int, int] = defaultdict(int)  # number of the next message to each rank
+        self._streams: dict[int, Incoming] = {}
+        self._broken: str | None = None
+        self._whole = True  # no call has failed here
+        self._status = MPI.Status()
+        with self._translated("duplicating the communicator"):
+            self._comm, request = comm.Idup()
+            duplicate = Transfer(request, self._comm)
+            if not wait_until(duplicate.done, self._timeout):
+                raise deadline_error("duplicating the communicator", self.rank, self._others(), timeout, one_of=True)
+            self._comm.Set_errhandler(MPI.ERRORS_RETURN)
+
+    def gather(self, data: bytes, members: range, what: str, *, patience: int = 1) -> list[bytes] | None:
+        root = check_members(members, self.rank, self.size, what)
+        if self.rank != root:
+            self._run({root: self._outgoing(root, data)}, what, patience, receiving=False)
+            return None
+        streams = {m: self._expect(m) for m in members if m != root}
+        self._run(streams, what, patience, receiving=True)
+        return [data if m == root else streams[m].take() for m in members]
+
+    def broadcast(self, data: bytes | None, members: range, what: str, *, patience: int = 1) -> bytes:
+        root = check_members(members, self.rank, self.size, what)
+        if self.rank == root:
+            data = check_data(data, what)
+            sends = {m: self._outgoing(m, data) for m in members if m != root}
+            self._run(sends, what, patience, receiving=False)
+            return data
+        stream = self._expect(root)
+        self._run({root: stream}, what, patience, receiving=True)
+        return stream.take()
+
+    def begin_max(self, a: int, b: int) -> PendingMax:
+        self._check_usable("maximum over ranks")
+        mine, result = array("q", check_int64(a, b)), array("q", (0, 0))
+        with self._translated("maximum over ranks"):
+            kind = self._mpi.INT64_T
+            request = self._comm.Iallreduce([mine, 2, kind], [result, 2, kind], self._mpi.MAX)
+        return PendingMax(self, Transfer(request, mine, result), result)
+
+    def close(self) -> None:
+        """Free the duplicate (collective). Wait for every `Pending` before.
+
+        After a call that failed on this rank the duplicate is left to MPI's own end: messages of that call may still
+        be on their way. Nothing happens if MPI has ended.
+        """
+        usable, self._broken = self._broken is None and self._whole, "closed"
+        if usable and not self._mpi.Is_finalized():
+            with self._translated("closing the group"):
+                self._comm.Free()
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _outgoing(self, dest: int, data: bytes) -> Outgoing:
+        self._sent[dest] += 1
+        return Outgoing(self._comm, self._mpi.BYTE, dest, self._sent[dest] - 1, data)
+
+    def _expect(self, source: int) -> Incoming:
+        if source not in self._streams:
+            self._streams[source] = Incoming(self._comm, self._mpi.BYTE, self._status, source, self.rank)
+        self._streams[source].expect()
+        return self._streams[source]
+
+    def _run(self, peers: Mapping[int, Advancing], what: str, patience: int, *, receiving: bool) -> None:
+        """Advance all until they are through, a receive has failed, or the time is up.
+
+        Message numbers were taken before, so that they stay right whatever happens here.
+        """
+        self._check_usable(what)
+        reap()
+        waiting = dict(peers)
+        failed: dict[int, Exception] = {}
+
+        def ready() -> bool:
+            for peer in list(waiting):
+                try:
+                    if not waiting[peer].advance():
+                        continue
+                except (self._mpi.Exception, RankError) as e:
+                    failed[peer] = e
+                del waiting[peer]
+            # One failed receive settles the call; one failed send must not keep the bytes from the others.
+            return not waiting or (receiving and bool(failed))
+
+        seconds = self._timeout * patience
+        try:
+            in_time = wait_until(ready, seconds)
+        except BaseException:
+            # An interrupt: the other ranks are in a call that this one has left. It can't take part in another.
+            self._broken = f"interrupted during {what}"
+            raise
+        self._whole = self._whole and in_time and not failed
+        if failed:
+            peer, error = min(failed.items())
+            raise self._rank_error(f"{what}: the exchange with {ranks_text(failed)} failed", error, peer) from error
+        if not in_time:
+            raise deadline_error(what, self.rank, waiting, seconds)
+
+    def _check_usable(self, what: str) -> None:
+        if self._broken is not None:
+            raise RankError(
+                f"{what}: rank {self.rank} can't take part, its group was {self._broken}. "
+                "Committed versions are as they were; end the program and start it again, it resumes.",
+                rank=self.rank,
+            )
+
+    def _others(self) -> list[int]:
+        return [r for r in range(self.size) if r != self.rank]
+
+    def _rank_error(self, what: str, error: Exception, peer: int | None = None) -> RankError:
+        if not isinstance(error, self._mpi.Exception):
+            return RankError(f"{what}: {error}", rank=peer)
+        said = error.Get_error_string()
+        return RankError(
+            f"{what}: MPI says: {said}. Committed versions are as they were; "
+            "a rank may have ended: end the program and start it again, it resumes.",
+            rank=peer,
+        )
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except self._mpi.Exception as e:
+            self._whole = False
+            raise self._rank_error(what, e) from e
+
+
+class PendingMax:
+    """An `Iallreduce` under way (see `Pending`). MPI does not tell which rank is late: the error names all others."""
+
+    def __init__(self, group: MPIGroup, transfer: Transfer, result: Any) -> None:
+        self._group = group
+        self._transfer = transfer
+        self._result = result
+
+    def test(self) -> tuple[int, int] | None:
+        try:
+            if not self._transfer.done():
+                return None
+        except self._group._mpi.Exception as e:
+            self._group._whole = False
+            raise self._group._rank_error("maximum over ranks", e) from e
+        return self._result[0], self._result[1]
+
+    def wait(self) -> tuple[int, int]:
+        group = self._group
+        if not wait_until(lambda: self.test() is not None, group._timeout):
+            group._whole = False
+            raise deadline_error("maximum over ranks", group.rank, group._others(), group._timeout, one_of=True)
+        return self._result[0], self._result[1]
+
+
+class Advancing(Protocol):
+    """A message being sent or received."""
+
+    def advance(self) -> bool: ...

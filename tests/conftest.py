@@ -1,0 +1,23 @@
+"""For all tests: one thread per process, the environment of a plain shell, Hypothesis kept moderate."""
+
+from __future__ import annotations
+
+import os
+
+# Before NumPy is imported: its thread pools would compete with ranks and helper processes for the cores.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# Options of the library that the developer's shell has set must not decide what the tests see.
+for _name in [n for n in os.environ if n.startswith("HOLDFAST_")]:
+    del os.environ[_name]
+
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("ci", deadline=None, max_examples=50)
+settings.load_profile("ci")
+
+# tests/mpi needs several ranks: `python tests/run_mpi.py 4` runs it under mpirun. Without a launcher there is nothing
+# to collect in it; with one, only it is run.
+LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
+collect_ignore = [] if any(v in os.environ for v in LAUNCHER_VARIABLES) else ["mpi"]
