@@ -1,0 +1,221 @@
+"""One large file being written, one being read: direct where offset, length and address allow, buffered for the rest.
+
+Both keep two descriptors of the same file. Mixing them is sound: the kernel writes back and drops cached pages
+in the range of a direct request, and fsync of either descriptor covers the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from holdfast.errors import DamageError, UsageError
+from holdfast.store import syscalls
+from holdfast.store.aligned import is_aligned
+from holdfast.store.base import Bytes, Data
+from holdfast.store.failures import failing
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_O_DIRECT = getattr(os, "O_DIRECT", 0)
+
+
+def close_quietly(fd: int) -> None:
+    """Close a descriptor whose data is durable, or of no more interest."""
+    with suppress(OSError):
+        syscalls.close(fd)
+
+
+class _Handles:
+    """A file's buffered and direct descriptor, closed when the last request on them has returned.
+
+    Closing under a request would let it hit whatever file gets the number next.
+    """
+
+    def __init__(self, path: str, flags: int, buffered: int, direct: bool = True) -> None:
+        self._path, self._flags = path, flags
+        self.buffered = buffered
+        self._direct: int | None = None  # None: not tried yet; -1: the file system refuses
+        self._refused = not (direct and _O_DIRECT)
+        self._users, self._closing = 0, False
+        self._lock = threading.Lock()
+
+    def direct(self) -> int:
+        """The direct descriptor, opened when first asked for; -1 if there is none."""
+        with self._lock:
+            if self._direct is None and not self._refused and not self._closing:
+                # A second open, not O_DIRECT with O_EXCL: a file system that refuses has by then created the file.
+                # Whatever it says, the buffered descriptor will do.
+                try:
+                    self._direct = syscalls.open(self._path, self._flags | _O_DIRECT | os.O_NOFOLLOW | os.O_NONBLOCK)
+                except OSError:
+                    self._refused = True
+            return -1 if self._direct is None or self._refused else self._direct
+
+    def refuse_direct(self) -> None:
+        """Direct requests fail with EINVAL: go on without. (The descriptor stays: others may be using it.)"""
+        with self._lock:
+            self._refused = True
+
+    def choose(self, offset: int, part: Bytes) -> int:
+        """The descriptor for this request."""
+        fd = self.direct() if is_aligned(offset, part) else -1
+        return self.buffered if fd < 0 else fd
+
+    @contextmanager
+    def use(self, key: str) -> Iterator[None]:
+        with self._lock:
+            if self._closing:
+                raise UsageError(f"{key} is closed: nothing was read or written. Open it again.", file=key)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                last = self._closing and self._users == 0
+            if last:
+                self._close()
+
+    def close(self) -> None:
+        with self._lock:
+            now = not self._closing and self._users == 0
+            self._closing = True
+        if now:
+            self._close()
+
+    def _close(self) -> None:
+        close_quietly(self.buffered)
+        if self._direct is not None:
+            close_quietly(self._direct)
+
+
+class FileWriter:
+    """A file created under its own name. As a context manager it aborts unless `finish` has returned."""
+
+    def __init__(self, key: str, path: str, nbytes: int, fd: int, sync_directory: Callable[[], None]) -> None:
+        self.key, self.nbytes = key, nbytes
+        self._path = path
+        self._handles = _Handles(path, os.O_WRONLY, fd)
+        self._sync_directory = sync_directory
+        self._done = False
+
+    @property
+    def direct(self) -> bool:
+        """True if writes with offset, length and address in multiples of 4096 bypass the page cache."""
+        return self._handles.direct() >= 0
+
+    def write(self, offset: int, data: Data) -> None:
+        """Write all of `data`, C-contiguous, at `offset` bytes. Threads may write disjoint ranges at the same time.
+
+        Any offset, length and address will do; multiples of 4096 are fast. Raises `StorageError`.
+        """
+        buffer: Any = data
+        view = memoryview(buffer)
+        if not view.c_contiguous or offset < 0:
+            raise UsageError(f"{self.key} takes contiguous data at an offset of 0 or more; nothing was written")
+        rest = np.frombuffer(view, np.uint8) if view.nbytes else np.empty(0, np.uint8)
+        with self._handles.use(self.key), failing("write", self.key, self._path, writes=True):
+            while rest.nbytes:
+                fd = self._handles.choose(offset, rest)
+                try:
+                    n = syscalls.pwrite(fd, rest, offset)
+                except OSError as error:
+                    if error.errno != errno.EINVAL or fd == self._handles.buffered:
+                        raise
+                    self._handles.refuse_direct()
+                    continue
+                if n <= 0:
+                    raise OSError(errno.EIO, "the system wrote nothing and gave no reason")
+                # after a short write the rest is seldom aligned, and then goes through the buffered descriptor
+                rest, offset = rest[n:], offset + n
+
+    def finish(self) -> None:
+        """Make file and name durable, and close. All writes must have returned before. Raises `StorageError`, after
+        which only `abort` is of use: the kernel reports lost data once, a second fsync would lie."""
+        with self._handles.use(self.key), failing("make durable", self.key, self._path, writes=True):
+            syscalls.fsync(self._handles.buffered)
+            self._sync_directory()
+        self._done = True
+        self._handles.close()
+
+    def abort(self) -> None:
+        """Close and remove the file. Raises nothing; does nothing after `finish`."""
+        if not self._done:
+            self._done = True
+            self._handles.close()
+            with suppress(OSError):
+                syscalls.unlink(self._path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+
+class FileReader:
+    """A regular file open for reading; `nbytes` is its size when it was opened. A context manager."""
+
+    def __init__(self, key: str, path: str, nbytes: int, fd: int, direct: bool = True) -> None:
+        self.key, self.nbytes = key, nbytes
+        self._path = path
+        self._handles = _Handles(path, os.O_RDONLY, fd, direct)
+
+    @property
+    def direct(self) -> bool:
+        """True if reads with offset, length and address in multiples of 4096 bypass the page cache."""
+        return self._handles.direct() >= 0
+
+    def read(self, offset: int, out: Bytes) -> None:
+        """Fill `out` (uint8, 1-D, contiguous, writable) from `offset` bytes on. Thread-safe.
+
+        Raises `DamageError` if the file ends before, `StorageError` if the system fails to read.
+        """
+        if out.dtype != np.uint8 or out.ndim != 1 or not out.flags.c_contiguous or not out.flags.writeable:
+            raise UsageError(f"{self.key} can only be read into a writable, contiguous uint8 array of one dimension")
+        with self._handles.use(self.key), failing("read", self.key, self._path, writes=False):
+            if offset < 0 or offset + out.nbytes > self.nbytes:
+                raise self._cut_short(self.nbytes, offset + out.nbytes)
+            while out.nbytes:
+                fd = self._handles.choose(offset, out)
+                try:
+                    n = syscalls.pread(fd, out, offset)
+                except OSError as error:
+                    if error.errno != errno.EINVAL or fd == self._handles.buffered:
+                        raise
+                    self._handles.refuse_direct()
+                    continue
+                if n <= 0:
+                    raise self._cut_short(offset, offset + out.nbytes)
+                out, offset = out[n:], offset + n
+
+    def _cut_short(self, end: int, wanted: int) -> DamageError:
+        return DamageError(
+            f"{self._path} is cut short: it ends at byte {end}, byte {wanted} was asked for. Nothing was changed; an "
+            "older version may be whole.",
+            file=self.key,
+            offset=end,
+        )
+
+    def close(self) -> None:
+        """Let go of the file. Reads still under way in other threads end well."""
+        self._handles.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,106 @@
+"""The one module that makes storage system calls, each a function of a line or two.
+
+Tests replace these functions to kill, stop or fail the process at the Nth call, so the rest of `store/` calls
+them as `syscalls.pwrite(...)` and touches storage in no other way. All raise `OSError`; interrupted calls are repeated.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat as _stat
+from typing import Any
+
+__all__ = [
+    "close", "fallocate", "fsync", "fstat", "link", "lstat", "mkdir", "open", "pread", "pwrite",
+    "rename_new", "rmdir", "scandir", "unlink", "utime",
+]  # fmt: skip
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def open(path: str, flags: int, mode: int = 0o644) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, mode)
+
+
+def close(fd: int) -> None:
+    os.close(fd)
+
+
+def pwrite(fd: int, data: Any, offset: int) -> int:
+    return os.pwrite(fd, data, offset)
+
+
+def pread(fd: int, out: Any, offset: int) -> int:
+    return os.preadv(fd, [out], offset)
+
+
+def fsync(fd: int) -> None:
+    os.fsync(fd)
+
+
+def fallocate(fd: int, nbytes: int) -> None:
+    # not os.posix_fallocate: where the file system can't, libc writes a byte into each block instead
+    call = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    while call(fd, 0, ctypes.c_int64(0), ctypes.c_int64(nbytes)) != 0:
+        if ctypes.get_errno() != errno.EINTR:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def link(old: str, new: str) -> None:
+    os.link(old, new, follow_symlinks=False)
+
+
+def rename_new(old: str, new: str) -> None:
+    """Rename; `FileExistsError` if `new` exists."""
+    call = getattr(_libc, "renameat2", None)
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if call(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), ctypes.c_uint(_RENAME_NOREPLACE)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), old, None, new)
+
+
+def unlink(path: str) -> None:
+    os.unlink(path)
+
+
+def mkdir(path: str) -> None:
+    os.mkdir(path)
+
+
+def rmdir(path: str) -> None:
+    os.rmdir(path)
+
+
+def utime(path: str) -> None:
+    """Set both times to now by the file system's clock (over NFS, the server's)."""
+    os.utime(path, None, follow_symlinks=False)
+
+
+def lstat(path: str) -> os.stat_result:
+    return os.lstat(path)
+
+
+def fstat(fd: int) -> os.stat_result:
+    return os.fstat(fd)
+
+
+def scandir(path: str) -> list[tuple[str, int]]:
+    """Names below the directory `path` and their types (`stat.S_IFDIR`, `S_IFREG`, `S_IFLNK`, 0 for others)."""
+    found = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                kind = _stat.S_IFLNK
+            elif entry.is_dir(follow_symlinks=False):
+                kind = _stat.S_IFDIR
+            else:
+                kind = _stat.S_IFREG if entry.is_file(follow_symlinks=False) else 0
+            found.append((entry.name, kind))
+    return found
