@@ -67,6 +67,7 @@ class HoldfastError(Exception):
             "rank": self.rank,
             "file": self.file,
             "version": self.version,
+            "offset": getattr(self, "offset", None),
         }
 
     @staticmethod
@@ -74,6 +75,8 @@ class HoldfastError(Exception):
         """The error that `to_wire` described; an unknown type becomes a `RankError`."""
         cls = HoldfastError._known.get(wire["type"], RankError)
         places = {k: wire[k] for k in ("object", "rank", "file", "version")}
+        if issubclass(cls, DamageError):
+            places["offset"] = wire.get("offset")
         return cls(wire["message"], **places, causes=causes)
 
 

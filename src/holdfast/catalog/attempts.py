@@ -1,0 +1,242 @@
+"""Attempts: the fence, the lease, the sealed base, the end (docs/format.md, sections 3 and 8)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import DamageError, FencedError, RunInUseError, StorageError
+from ..format import RECORD_LIMIT, Link, attempt_key, decode_record, encode_record, parse_attempt
+from ..format.records import count, field
+from ..store import KeyExistsError, KeyMissingError, Store
+from .process import Process
+
+CHAIN = 1000  # versions of the lineage that a base names
+
+
+@dataclass(frozen=True)
+class End:
+    """How an attempt ended: `complete`, `interrupted`, `failed` (its last checkpoint, or an exception) or `closed`."""
+
+    outcome: str
+    time: float
+    version: int | None = None
+    step: int | None = None
+    signal: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Base:
+    """What an attempt goes on from, settled by agreement and sealed; `version` None: from the beginning."""
+
+    version: Link | None
+    chain: tuple[Link, ...]
+    records: tuple[str, ...]
+    params: dict[str, Any] | None
+    ranks: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One execution of the run. `damaged` says what is wrong with its records; it fences all the same."""
+
+    number: int
+    kind: str = "run"
+    created: float = 0.0
+    first_version: int = 1
+    ranks: int = 0
+    holder: Process | None = None
+    processes: tuple[Process, ...] = ()
+    sealed: bool = False
+    base: Base | None = None
+    end: End | None = None
+    damaged: str | None = None
+
+
+def list_attempts(store: Store) -> dict[int, set[str]]:
+    """Which files each attempt has, by number. Content does not matter: a damaged fence is a fence."""
+    found: dict[int, set[str]] = {}
+    for name in store.list("attempts"):
+        parsed = parse_attempt(name)
+        if parsed:
+            found.setdefault(parsed[0], set()).add(parsed[1])
+    return found
+
+
+def read_attempt(store: Store, number: int, suffixes: set[str]) -> Attempt:
+    """All that is known of an attempt; what can't be read is said in `damaged`."""
+    complaints: list[str] = []
+    values: dict[str, Any] = {"number": number, "sealed": "base" in suffixes}
+    for suffix, parse in (("json", _fence_values), ("base", _base_value), ("end", _end_value)):
+        key = attempt_key(number, suffix)
+        if suffix not in suffixes:
+            if suffix == "json":
+                complaints.append(f"{key} is missing")
+            continue
+        try:
+            body, _, bad = decode_record(store.get(key, RECORD_LIMIT), key)
+            complaints += bad
+            if count(body, "attempt", key) != number:
+                raise DamageError(f"{key}: this record belongs to another attempt", file=key)
+            values |= parse(body, key)
+        except (DamageError, KeyMissingError) as error:
+            complaints.append(error.message)
+    return Attempt(**values, damaged="; ".join(complaints) or None)
+
+
+def _fence_values(body: dict[str, Any], key: str) -> dict[str, Any]:
+    return {
+        "kind": field(body, "kind", str, key),
+        "created": float(field(body, "created", (int, float), key)),
+        "first_version": count(body, "first_version", key, least=1),
+        "ranks": count(body, "ranks", key, least=1),
+        "holder": Process.parse(body.get("holder")),
+        "processes": tuple(map(Process.parse, field(body, "processes", list, key))),
+    }
+
+
+def _base_value(body: dict[str, Any], key: str) -> dict[str, Any]:
+    chain = tuple(link for link in map(Link.parse, field(body, "chain", list, key)) if link)
+    records = tuple(r for r in field(body, "records", list, key) if isinstance(r, str))
+    params = field(body, "params", (dict, type(None)), key)
+    return {"base": Base(Link.parse(body.get("version")), chain, records, params, count(body, "ranks", key, least=1))}
+
+
+def _end_value(body: dict[str, Any], key: str) -> dict[str, Any]:
+    def text(name: str) -> Any:
+        return field(body, name, (str, type(None)), key)
+
+    end = End(
+        field(body, "outcome", str, key),
+        float(field(body, "time", (int, float), key)),
+        count(body, "version", key, none=True),
+        count(body, "step", key, none=True),
+        text("signal"),
+        text("error"),
+    )
+    return {"end": end}
+
+
+# -- who holds the run ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The holder of a run that is in use: its attempt, those of its processes that live here, and a sentence."""
+
+    attempt: int
+    living: tuple[Process, ...]
+    text: str
+
+    def error(self, where: str) -> RunInUseError:
+        return RunInUseError(
+            f"The run {where} is in use: {self.text}. Nothing was changed. Wait for it, end it, "
+            "or take the run from it with takeover=True (it gets FencedError at its next checkpoint).",
+            file=where,
+        )
+
+
+def find_holder(store: Store, lease: float) -> Holder | None:
+    """Who holds the run, or None if it is free.
+
+    On this host a process either lives or it does not. Of a holder on another host only its lease tells:
+    it counts as living until the lease has not been refreshed for `lease` seconds, by the store's clock.
+    """
+    found = list_attempts(store)
+    if not found:
+        return None
+    number = max(found)
+    if "end" in found[number]:
+        return None
+    attempt = read_attempt(store, number, found[number])
+    everyone = {p for p in (attempt.holder, *attempt.processes) if p is not None}
+    living = tuple(sorted((p for p in everyone if p.here and p.alive), key=lambda p: p.pid))
+    if living:
+        pids = ", ".join(str(p.pid) for p in living[:8]) + (", …" if len(living) > 8 else "")
+        return Holder(number, living, f"attempt {number} lives here, process {pids} on {living[0].host}")
+    if everyone and all(p.here for p in everyone):
+        return None
+    try:
+        age = store.age(attempt_key(number, "lease"))
+    except KeyMissingError:
+        return None  # it died before it had a lease, and so before it wrote anything
+    if age >= lease:
+        return None
+    host = attempt.holder.host if attempt.holder else "an unknown host"
+    text = f"attempt {number} on {host} gave a sign {age:.0f} s ago (its lease ends after {lease:.0f} s without one)"
+    return Holder(number, (), text)
+
+
+# -- the four records -----------------------------------------------------------------------
+
+
+def put_fence(
+    store: Store,
+    kind: str,
+    ranks: int,
+    holder: dict[str, Any],
+    processes: Sequence[dict[str, Any]],
+    first_version: int,
+) -> int:
+    """Fence off all earlier attempts; the new attempt's number. Of two at once the later number wins."""
+    for _ in range(100):
+        number = max(list_attempts(store), default=0) + 1
+        body = {
+            "attempt": number,
+            "kind": kind,
+            "created": time.time(),
+            "first_version": first_version,
+            "ranks": ranks,
+            "holder": holder,
+            "processes": list(processes),
+        }
+        with contextlib.suppress(KeyExistsError):
+            store.put(attempt_key(number, "json"), encode_record(body)[0])
+            store.put(attempt_key(number, "lease"), encode_record({"attempt": number})[0])
+            return number
+    raise StorageError("No attempt could be fenced: 100 others were faster. Start again.", file="attempts")
+
+
+def check_fence(store: Store, number: int) -> None:
+    """FencedError if a later attempt exists."""
+    newest = max(list_attempts(store), default=0)
+    if newest > number:
+        raise FencedError(
+            f"Attempt {number} is fenced off: attempt {newest} has taken the run over. Nothing that this process "
+            "writes from now on counts. Versions it reported before are safe. End this process."
+        )
+
+
+def put_base(store: Store, number: int, base: Base) -> None:
+    """Seal the base of attempt `number`; FencedError if it has been fenced off before or meanwhile."""
+    check_fence(store, number)
+    body = {
+        "attempt": number,
+        "sealed": time.time(),
+        "version": base.version.plain() if base.version else None,
+        "chain": [link.plain() for link in base.chain[:CHAIN]],
+        "records": list(base.records),
+        "params": base.params,
+        "ranks": base.ranks,
+    }
+    store.put(attempt_key(number, "base"), encode_record(body)[0])
+    check_fence(store, number)
+
+
+def put_end(store: Store, number: int, end: End) -> None:
+    """Record how attempt `number` ended, once; a second end is ignored."""
+    body = {
+        "attempt": number,
+        "outcome": end.outcome,
+        "time": end.time,
+        "version": end.version,
+        "step": end.step,
+        "signal": end.signal,
+        "error": end.error,
+    }
+    with contextlib.suppress(KeyExistsError):
+        store.put(attempt_key(number, "end"), encode_record(body)[0])

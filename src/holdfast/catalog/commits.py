@@ -1,0 +1,118 @@
+"""The commit record: the small object whose existence makes a version exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import DamageError
+from ..format import RECORD_LIMIT, Link, decode_record, encode_record, version_name
+from ..format.keys import COMMIT_NAME, Kind, folder
+from ..format.records import FORMAT, count, field
+from ..store import Store
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Where a loop stands: steps completed, its length (None: unbounded), and whether it was left for good."""
+
+    position: int
+    total: int | None
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A version's commit record. `index` is the size and digest of its root index; `seconds` how long the
+    program had waited for this version when the record was written."""
+
+    kind: Kind
+    version: int
+    attempt: int
+    parent: Link | None
+    label: str | None
+    step: int | None
+    loops: dict[str, Loop]
+    complete: bool
+    reason: str
+    ranks: int
+    objects: int
+    nbytes: int
+    created: float
+    seconds: float
+    index_bytes: int
+    index_digest: str
+
+    @property
+    def name(self) -> str:
+        return version_name(self.version, self.attempt)
+
+    @property
+    def path(self) -> str:
+        """The key below which all of the version lies."""
+        return f"{folder(self.kind)}/{self.name}"
+
+    def encode(self) -> tuple[bytes, str]:
+        """(bytes of the record file, its digest)."""
+        loops = {k: {"position": v.position, "total": v.total, "done": v.done} for k, v in self.loops.items()}
+        body = {
+            "format": FORMAT,
+            "kind": self.kind,
+            "version": self.version,
+            "attempt": self.attempt,
+            "parent": self.parent.plain() if self.parent else None,
+            "label": self.label,
+            "step": self.step,
+            "loops": loops,
+            "complete": self.complete,
+            "reason": self.reason,
+            "ranks": self.ranks,
+            "objects": self.objects,
+            "bytes": self.nbytes,
+            "created": self.created,
+            "seconds": self.seconds,
+            "index": {"bytes": self.index_bytes, "digest": self.index_digest},
+        }
+        return encode_record(body)
+
+
+def read_commit(store: Store, kind: Kind, name: str) -> tuple[Commit, str, list[str]]:
+    """(commit, its digest, complaints). KeyMissingError: there is none; DamageError: it is not valid."""
+    key = f"{folder(kind)}/{name}/{COMMIT_NAME}"
+    body, digest, complaints = decode_record(store.get(key, RECORD_LIMIT), key)
+    commit = _parse(body, key)
+    if commit.name != name or commit.kind != kind:
+        raise DamageError(f"{key}: this commit record belongs to another version", file=key)
+    return commit, digest, complaints
+
+
+def _parse(body: dict[str, Any], key: str) -> Commit:
+    if body.get("format") != FORMAT:
+        raise DamageError(f"{key}: format {body.get('format')!r} is not one that this Holdfast reads (1)", file=key)
+    kind = body.get("kind")
+    if kind not in ("checkpoint", "record"):
+        raise DamageError(f"{key}: member 'kind' is missing or malformed", file=key)
+    index = field(body, "index", dict, key)
+    loops = {
+        name: Loop(count(v, "position", key), count(v, "total", key, none=True), field(v, "done", bool, key))
+        for name, v in field(body, "loops", dict, key).items()
+        if isinstance(v, dict)
+    }
+    return Commit(
+        kind,
+        count(body, "version", key, least=1),
+        count(body, "attempt", key, least=1),
+        Link.parse(body.get("parent")),
+        field(body, "label", (str, type(None)), key),
+        count(body, "step", key, none=True),
+        loops,
+        field(body, "complete", bool, key),
+        field(body, "reason", str, key),
+        count(body, "ranks", key, least=1),
+        count(body, "objects", key),
+        count(body, "bytes", key),
+        float(field(body, "created", (int, float), key)),
+        float(field(body, "seconds", (int, float), key)),
+        count(index, "bytes", key),
+        field(index, "digest", str, key),
+    )

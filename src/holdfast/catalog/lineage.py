@@ -1,0 +1,131 @@
+"""Which versions there are and which of them count (docs/format.md, section 8).
+
+`Snapshot` looks once at the names and reads commits only when asked: opening a run with hundreds of
+versions costs three directory listings and one commit.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+from ..errors import DamageError
+from ..format import Link, parse_version
+from ..format.keys import Kind, folder
+from ..store import KeyMissingError, Store
+from .attempts import Attempt, list_attempts, read_attempt
+from .commits import Commit, read_commit
+
+
+class Name(NamedTuple):
+    """A version directory's name, taken apart. Sorts by number."""
+
+    number: int
+    attempt: int
+    name: str
+
+
+class Snapshot:
+    """The run's names as they were at one moment, newest first, and their commits on demand."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.attempts = list_attempts(store)
+        self.names: dict[Kind, list[Name]] = {kind: _names(store, kind) for kind in ("checkpoint", "record")}
+        self._commits: dict[tuple[Kind, str], tuple[Commit, str] | DamageError | KeyMissingError] = {}
+        self.complaints: list[str] = []
+
+    @property
+    def newest_attempt(self) -> int:
+        return max(self.attempts, default=0)
+
+    @cached_property
+    def sealed(self) -> Attempt | None:
+        """The newest sealed attempt."""
+        numbers = [n for n, suffixes in self.attempts.items() if "base" in suffixes]
+        return read_attempt(self.store, max(numbers), self.attempts[max(numbers)]) if numbers else None
+
+    def commit(self, kind: Kind, name: str) -> tuple[Commit, str]:
+        """(commit, its digest); KeyMissingError for a fragment, DamageError if it is not valid."""
+        found = self._commits.get((kind, name))
+        if found is None:
+            try:
+                commit, digest, complaints = read_commit(self.store, kind, name)
+                self.complaints += complaints
+                found = commit, digest
+            except (DamageError, KeyMissingError) as error:
+                found = error
+            self._commits[kind, name] = found
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    @cached_property
+    def lineage(self) -> list[Link | Name]:
+        """The checkpoints that count by their names, newest first: those of the newest sealed attempt as `Name`s,
+        the base and what is behind it as `Link`s, whose digests a commit must have to be meant."""
+        if self.sealed is None:
+            return []
+        own: list[Link | Name] = [n for n in self.names["checkpoint"] if n.attempt == self.sealed.number]
+        if self.sealed.base is not None:
+            behind = [link for link in (self.sealed.base.version, *self.sealed.base.chain) if link is not None]
+        else:
+            behind = self._behind([n for n in own if isinstance(n, Name)])
+        present = {n.name for n in self.names["checkpoint"]}
+        return own + [link for link in behind if link.name in present]
+
+    def _behind(self, own: list[Name]) -> list[Link]:
+        """What the attempt went on from when its base record can't be read: the way back by parents."""
+        links: list[Link] = []
+        for name in reversed(own):
+            try:
+                link = self.commit("checkpoint", name.name)[0].parent
+                while link is not None and len(links) < 1000:
+                    if parse_version(link.name) and not link.name.endswith(f"-a{name.attempt:06d}"):
+                        links.append(link)
+                    link = self._meant(link).parent
+                return links
+            except (DamageError, KeyMissingError):
+                if links:
+                    return links
+        return links
+
+    def _meant(self, link: Link) -> Commit:
+        commit, digest = self.commit("checkpoint", link.name)
+        if digest != link.digest:
+            raise DamageError(f"versions/{link.name}/commit is not the record that was sealed", file=link.name)
+        return commit
+
+    def counting(self, entry: Link | Name) -> tuple[Commit, Link]:
+        """The commit of an entry of the lineage and its link; DamageError or KeyMissingError if it is not whole."""
+        if isinstance(entry, Link):
+            return self._meant(entry), entry
+        commit, digest = self.commit("checkpoint", entry.name)
+        return commit, Link(entry.name, digest)
+
+    @cached_property
+    def lost_base(self) -> bool:
+        """True if the newest sealed attempt's base can't be read and no version of its own tells it either."""
+        return self.sealed is not None and self.sealed.base is None and not self.lineage
+
+    @cached_property
+    def records(self) -> list[Name]:
+        """The records that count, newest first."""
+        if self.sealed is None:
+            return []
+        listed = set(self.sealed.base.records) if self.sealed.base else set()
+        return [n for n in self.names["record"] if n.attempt == self.sealed.number or n.name in listed]
+
+    def next_number(self) -> int:
+        """A number that no version has had: greater than all names, and not below any readable attempt's first."""
+        number = max((n.number for names in self.names.values() for n in names), default=0) + 1
+        for attempt in sorted(self.attempts, reverse=True):
+            found = read_attempt(self.store, attempt, self.attempts[attempt] & {"json"})
+            if found.damaged is None:
+                return max(number, found.first_version)
+        return number
+
+
+def _names(store: Store, kind: Kind) -> list[Name]:
+    found = [Name(*parsed, name) for name in store.list(folder(kind)) if (parsed := parse_version(name))]
+    return sorted(found, reverse=True)

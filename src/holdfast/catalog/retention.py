@@ -1,0 +1,73 @@
+"""Deleting versions: the commit record first, the data after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import DamageError
+from ..format.keys import COMMIT_NAME, ROOT_NAME, Kind, folder
+from ..policy import Keep
+from ..store import KeyMissingError, Store
+from .commits import read_commit
+from .lineage import Snapshot
+
+
+def remove(store: Store, kind: Kind, name: str) -> None:
+    """Delete a version. Killed in between, it leaves a fragment, never a commit without its data."""
+    path = f"{folder(kind)}/{name}"
+    store.delete(f"{path}/{COMMIT_NAME}")
+    store.delete_tree(path)
+
+
+def surplus(names: Iterable[str], keep: int) -> list[str]:
+    """Of names newest first, those beyond the newest `keep`, oldest first: so that a kill half-way leaves no hole."""
+    return list(names)[keep:][::-1]
+
+
+def remove_surplus(store: Store, lineage: list[str], keep: Keep) -> list[str]:
+    """Delete the checkpoints of the lineage (names, newest first) beyond `keep.last`, and return what remains.
+
+    What is damaged is left: it is evidence, not surplus, and goes only when asked for.
+    """
+    gone = set()
+    for name in surplus(lineage, keep.last):
+        try:
+            read_commit(store, "checkpoint", name)
+        except KeyMissingError:
+            continue
+        except DamageError:
+            continue
+        remove(store, "checkpoint", name)
+        gone.add(name)
+    return [n for n in lineage if n not in gone]
+
+
+def remove_surplus_records(store: Store, snapshot: Snapshot, keep: Keep) -> None:
+    """Delete the counting records beyond the newest `keep.records` of each label."""
+    if keep.records is None:
+        return
+    seen: dict[str | None, int] = {}
+    for name in snapshot.records:
+        try:
+            label = snapshot.commit("record", name.name)[0].label
+        except (DamageError, KeyMissingError):
+            continue
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] > keep.records:
+            remove(store, "record", name.name)
+
+
+def remove_unfinished(store: Store, attempt: int, below: int) -> None:
+    """Delete fragments that were never completely written: of attempts before `attempt`, or of it with a number
+    below `below`.
+
+    One with a root index is left to `holdfast prune`: it may be a version that lost its commit, which is damage.
+    """
+    snapshot = Snapshot(store)
+    for kind, names in snapshot.names.items():
+        for n in names:
+            if n.attempt > attempt or (n.attempt == attempt and n.number >= below):
+                continue
+            path = f"{folder(kind)}/{n.name}"
+            if not store.exists(f"{path}/{COMMIT_NAME}") and not store.exists(f"{path}/{ROOT_NAME}"):
+                store.delete_tree(path)

@@ -1,0 +1,145 @@
+"""Options: one table, four places (call, environment, file, default, in that order), unknown names refused."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+from .policy import Keep
+
+FILE = "holdfast.toml"
+PREFIX = "HOLDFAST_"
+
+# Variables of that prefix that are no options: the supervisor's words to the program, and the shell's completion.
+INTERNAL = frozenset({"HOLDFAST_REPORT", "HOLDFAST_SUPERVISED", "HOLDFAST_CONFIG"})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that can be set for a run, with its default."""
+
+    keep: Keep = Keep()
+    on_error: str = "raise"  # "raise" | "warn": what a failed checkpoint does to the program
+    takeover: bool = False  # take the run from a holder that lives
+    signals: bool = True  # SIGTERM, SIGINT, SIGUSR1 ask for a last checkpoint
+    params_changed: str = "error"  # "error" | "accept": other params than the stored ones
+    objects_changed: str = "error"  # "error" | "accept": missing, new or mismatching objects
+    ranks_changed: str = "error"  # "error" | "accept": another number of ranks
+    timeout: float = 600.0  # seconds a collective call waits for other ranks
+    lease: float = 60.0  # seconds after which a holder on another host that gives no sign counts as dead
+    threads: int = 2  # threads that digest and write, or read and verify, on each rank
+
+
+def _choice(*names: str) -> Callable[[Any], Any]:
+    def parse(value: Any) -> Any:
+        if value not in names:
+            raise ValueError(f"one of {', '.join(map(repr, names))} is needed")
+        return value
+
+    return parse
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise ValueError("true or false is needed")
+
+
+def _positive(value: Any) -> float:
+    if isinstance(value, bool) or not float(value) > 0:
+        raise ValueError("a positive number of seconds is needed")
+    return float(value)
+
+
+def _threads(value: Any) -> int:
+    if isinstance(value, bool) or not 1 <= int(value) <= 64:
+        raise ValueError("a whole number from 1 to 64 is needed")
+    return int(value)
+
+
+def _keep(value: Any) -> Keep:
+    if isinstance(value, Keep):
+        return value
+    if isinstance(value, Mapping):
+        check_names(value, [f.name for f in fields(Keep)], "keep option")
+        return Keep(**value)
+    if isinstance(value, bool):
+        raise ValueError("holdfast.Keep(...) or the number of checkpoints to keep is needed")
+    return Keep(last=int(value))
+
+
+_PARSE: dict[str, Callable[[Any], Any]] = {
+    "keep": _keep,
+    "on_error": _choice("raise", "warn"),
+    "takeover": _flag,
+    "signals": _flag,
+    "params_changed": _choice("error", "accept"),
+    "objects_changed": _choice("error", "accept"),
+    "ranks_changed": _choice("error", "accept"),
+    "timeout": _positive,
+    "lease": _positive,
+    "threads": _threads,
+}
+
+
+def load(call: Mapping[str, Any], config: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> Options:
+    """The options that hold: `call` (values that are None were not given), environment, file, defaults.
+
+    `config`: a file's path or a mapping in its place; None: the file that HOLDFAST_CONFIG names, else
+    `holdfast.toml` in the working directory if there is one. Local. ConfigError names the place of a bad value.
+    """
+    values: dict[str, Any] = {}
+    _take(values, _file(config), "configuration")
+    environment = {
+        name[len(PREFIX) :].lower(): text
+        for name, text in os.environ.items()
+        if name.startswith(PREFIX) and name not in INTERNAL
+    }
+    _take(values, environment, "environment (HOLDFAST_*)")
+    _take(values, {k: v for k, v in call.items() if v is not None}, "call")
+    return Options(**values)
+
+
+def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """ConfigError for the first name of `given` that is not known, with the nearest that is."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+            raise ConfigError(f"There is no {what} {name!r}; {hint}")
+
+
+def _take(values: dict[str, Any], given: Mapping[str, Any], place: str) -> None:
+    check_names(given, _PARSE, f"option in the {place} named")
+    for name, value in given.items():
+        try:
+            values[name] = _PARSE[name](value)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"Option {name!r} in the {place} can't be {value!r}: {error}.") from None
+
+
+def _file(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if isinstance(config, Mapping):
+        return config
+    path = Path(config or os.environ.get("HOLDFAST_CONFIG") or FILE)
+    if not path.exists():
+        if config is None and "HOLDFAST_CONFIG" not in os.environ:
+            return {}
+        raise ConfigError(f"The configuration file {str(path)!r} does not exist.", file=str(path))
+    try:
+        import tomllib as toml
+    except ImportError:  # Python 3.10
+        import tomli as toml  # type: ignore[no-redef, import-not-found, unused-ignore]
+    try:
+        return toml.loads(path.read_text())
+    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration file {str(path)!r} is not readable: {error}.", file=str(path)) from None

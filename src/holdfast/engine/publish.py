@@ -1,0 +1,163 @@
+"""Writing a version as a transaction of all ranks (docs/format.md, section 7).
+
+Each rank writes its data; the first of each group gathers and writes the group's index; rank 0 gathers the groups,
+writes the root, and commits between two looks for a later fence. What any rank met on the way travels
+the same road as the data, so that all ranks leave with the same answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgpack
+
+from ..catalog import Commit, check_fence
+from ..errors import (
+    Cause,
+    CheckpointError,
+    FencedError,
+    HoldfastError,
+    StaleObjectError,
+    StorageError,
+    UnsupportedError,
+)
+from ..format import Group, Link, Part, digest_hex
+from ..format.index import encode_group, encode_root
+from ..format.keys import COMMIT_NAME, GROUP_RANKS, ROOT_NAME, data_name, group_name
+from ..group import Group as Ranks
+from ..store import Store
+
+log = logging.getLogger("holdfast")
+
+# Errors that are not the storage's but the program's or another attempt's: raised as themselves.
+_AS_THEY_ARE = {cls.__name__ for cls in (FencedError, StaleObjectError, UnsupportedError)}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A durable version: its commit record and link. `bytes` counts the data files of all ranks."""
+
+    commit: Commit
+    link: Link
+
+
+def publish(store: Store, ranks: Ranks, draft: Commit, began: float, write: Callable[[str], Part]) -> Published:
+    """Write and commit the version that `draft` describes (collective; `began`: time.perf_counter() at the start).
+
+    `write(key)` writes this rank's data file and returns its index, durable. `draft`'s numbers of objects and
+    bytes and its index are filled in here. Raises on all ranks alike: FencedError, or CheckpointError with every
+    rank's cause; DeadlineError on a rank that waited in vain.
+    """
+    message = _attempt(ranks.rank, lambda: _data(store, ranks, draft, write))
+    first = ranks.rank - ranks.rank % GROUP_RANKS
+    members = range(first, min(first + GROUP_RANKS, ranks.size))
+    parts = ranks.gather(message, members, f"data of version {draft.version}")
+    answer = b""
+    if parts is not None:
+        message = _attempt(ranks.rank, lambda: _group(store, draft, first, parts))
+        groups = ranks.gather(message, range(0, ranks.size, GROUP_RANKS), f"indexes of version {draft.version}")
+        if groups is not None:
+            answer = _attempt(ranks.rank, lambda: _root(store, draft, groups, began))
+    answer = ranks.broadcast(answer, range(ranks.size), f"commit of version {draft.version}")
+    try:
+        body = _open([answer])[0]
+    except _Failed as failed:
+        raise _failure(failed.errors, draft) from None
+    commit = replace(
+        draft,
+        objects=body["objects"],
+        nbytes=body["nbytes"],
+        created=body["created"],
+        seconds=body["seconds"],
+        index_bytes=body["index_bytes"],
+        index_digest=body["index_digest"],
+    )
+    return Published(commit, Link(commit.name, body["digest"]))
+
+
+def _data(store: Store, ranks: Ranks, draft: Commit, write: Callable[[str], Part]) -> dict[str, Any]:
+    part = write(f"{draft.path}/{data_name(ranks.rank)}")
+    return {"part": part.encode(), "objects": len(part.objects), "bytes": part.nbytes}
+
+
+def _group(store: Store, draft: Commit, first: int, messages: list[bytes]) -> dict[str, Any]:
+    found = _open(messages)
+    data, group = encode_group(first, [m["part"] for m in found])
+    store.put(f"{draft.path}/{group_name(first // GROUP_RANKS)}", data)
+    line = [group.first, group.ranks, group.nbytes, group.header, group.digest]
+    return {"group": line, "objects": sum(m["objects"] for m in found), "bytes": sum(m["bytes"] for m in found)}
+
+
+def _root(store: Store, draft: Commit, messages: list[bytes], began: float) -> dict[str, Any]:
+    found = _open(messages)
+    root = encode_root([Group(*m["group"]) for m in found])
+    store.put(f"{draft.path}/{ROOT_NAME}", root)
+    known: dict[str, Any] = {
+        "objects": sum(m["objects"] for m in found),
+        "nbytes": sum(m["bytes"] for m in found),
+        "created": time.time(),
+        "seconds": time.perf_counter() - began,
+        "index_bytes": len(root),
+        "index_digest": digest_hex(root),
+    }
+    record, digest = replace(draft, **known).encode()
+    check_fence(store, draft.attempt)
+    store.put(f"{draft.path}/{COMMIT_NAME}", record)
+    check_fence(store, draft.attempt)
+    return {**known, "digest": digest}
+
+
+# -- errors on the same road ------------------------------------------------------------------
+
+
+def _attempt(rank: int, work: Callable[[], dict[str, Any]]) -> bytes:
+    """What `work` returns, or what it raised, as bytes for other ranks."""
+    try:
+        body: dict[str, Any] = work()
+    except _Failed as failed:
+        body = {"errors": failed.errors}
+    except HoldfastError as error:
+        body = {"errors": [[rank, error.to_wire()]]}
+    except Exception as error:
+        log.debug("what a rank met while it wrote a version", exc_info=True)
+        wire = StorageError(f"{type(error).__name__}: {error}").to_wire() | {"type": type(error).__name__}
+        body = {"errors": [[rank, wire]]}
+    packed = msgpack.packb(body)
+    assert isinstance(packed, bytes)
+    return packed
+
+
+class _Failed(Exception):
+    def __init__(self, errors: list[Any]) -> None:
+        self.errors = errors
+
+
+def _open(messages: list[bytes]) -> list[dict[str, Any]]:
+    """The messages' bodies; if any tells of errors, all of them together as one exception."""
+    bodies = [msgpack.unpackb(m) for m in messages]
+    errors = [e for body in bodies for e in body.get("errors", ())]
+    if errors:
+        raise _Failed(errors)
+    return bodies
+
+
+def _failure(errors: list[Any], draft: Commit) -> HoldfastError:
+    """The exception that all ranks raise for what some of them met: [[rank, wire], …]."""
+    causes = tuple(Cause(rank, wire["type"], wire["message"]) for rank, wire in errors)
+    for rank, wire in errors:
+        if wire["type"] in _AS_THEY_ARE:
+            return HoldfastError.from_wire(wire | {"rank": rank, "version": draft.version}, causes)
+    rank, wire = errors[0]
+    return CheckpointError(
+        f"Version {draft.version} was not written: rank {rank}: {wire['message']} "
+        "The versions before it are intact and the program's state is untouched.",
+        object=wire["object"],
+        rank=rank,
+        file=wire["file"],
+        version=draft.version,
+        causes=causes,
+    )

@@ -1,0 +1,14 @@
+"""What a program calls: open, protect, steps, checkpoint, transaction, launch; and the care of a run from outside.
+
+Everything collective about an execution is in `execution.py`, everything about its beginning in `opening.py`.
+"""
+
+from .checkpoint import CheckpointWarning, Handle
+from .launch import launch
+from .objects import Shard
+from .opening import open
+from .resume import Restored
+from .run import Run
+from .transaction import Transaction
+
+__all__ = ["CheckpointWarning", "Handle", "launch", "Shard", "open", "Restored", "Run", "Transaction"]

@@ -1,0 +1,152 @@
+"""Taking a checkpoint: what is written, under which number, with which parent, and what is deleted after."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..catalog import Commit, Loop, Snapshot
+from ..catalog.retention import remove, remove_surplus, remove_surplus_records, remove_unfinished
+from ..engine import Item, PartReader, Published, publish, write_part
+from ..errors import CheckpointError, FencedError, HoldfastError
+from ..format import Link, Part, StoredFile, version_name
+from ..format.keys import Kind
+from ..group import Group
+from ..policy import Keep
+from ..store import Store
+from ..units import bytes_text, seconds_text
+from .resume import reader_of
+
+log = logging.getLogger("holdfast")
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint failed and the program goes on (`on_error="warn"`)."""
+
+
+@dataclass
+class Handle:
+    """A checkpoint asked for. `version`: the number it has or will have; `done`: whether it was tried;
+    `durable`: whether it is committed and fsynced; `seconds`: how long the program waited; `error`: why it failed."""
+
+    version: int
+    done: bool = False
+    durable: bool = False
+    seconds: float = 0.0
+    bytes: int = 0
+    error: HoldfastError | None = None
+
+
+@dataclass
+class Writer:
+    """Writes this attempt's versions, on all ranks alike. `lineage`: names of the checkpoints that count, newest first;
+    `number`: the next version's; `carry`: this rank's reader of the newest version."""
+
+    store: Store
+    group: Group
+    attempt: int
+    number: int
+    keep: Keep
+    threads: int
+    parent: Link | None = None
+    lineage: list[str] = field(default_factory=list)
+    carry: PartReader | None = None
+    cleaned: bool = False
+    written: int = 0  # versions of this attempt
+
+    def checkpoint(
+        self,
+        began: float,
+        step: int | None,
+        loops: dict[str, Loop],
+        complete: bool,
+        reason: str,
+        collect: Callable[[], tuple[Sequence[Item], Sequence[StoredFile]]],
+    ) -> Published:
+        """Write and commit one checkpoint (collective). `collect` gives this rank's items and output files."""
+        draft = self._draft("checkpoint", step, loops, complete, reason, None)
+        parts: list[Part] = []
+
+        def write(key: str) -> Part:
+            parts.append(write_part(self.store, key, self.group.rank, *collect(), self.threads))
+            return parts[0]
+
+        published = self._publish(draft, began, write)
+        if self.carry is not None:
+            self.carry.close()
+        self.carry = reader_of(self.store, published.commit, parts[0], self.group.rank, self.threads)
+        self.parent = published.link
+        self.lineage.insert(0, published.link.name)
+        self.written += 1
+        if self.group.rank == 0:
+            self._retain()
+        return published
+
+    def record(self, began: float, label: str, step: int | None, items: Sequence[Item]) -> Published:
+        """Write and commit one record (collective)."""
+        draft = self._draft("record", step, {}, False, "transaction", label)
+        published = self._publish(
+            draft, began, lambda key: write_part(self.store, key, self.group.rank, items, [], self.threads)
+        )
+        if self.group.rank == 0 and self.keep.records is not None:
+            with _told("records beyond those to keep were not deleted"):
+                remove_surplus_records(self.store, Snapshot(self.store), self.keep)
+        return published
+
+    def _draft(
+        self, kind: Kind, step: int | None, loops: dict[str, Loop], complete: bool, reason: str, label: str | None
+    ) -> Commit:
+        number, self.number = self.number, self.number + 1
+        return Commit(
+            kind, number, self.attempt, self.parent, label, step, loops, complete, reason,
+            self.group.size, 0, 0, 0.0, 0.0, 0, "",
+        )  # fmt: skip
+
+    def _publish(self, draft: Commit, began: float, write: Callable[[str], Part]) -> Published:
+        try:
+            published = publish(self.store, self.group, draft, began, write)
+        except FencedError:
+            raise
+        except HoldfastError:
+            # All ranks have reported and write no more: what there is of it goes, which also makes room on a full disk.
+            if self.group.rank == 0:
+                with contextlib.suppress(HoldfastError):
+                    remove(self.store, draft.kind, version_name(draft.version, draft.attempt))
+            raise
+        if self.group.rank == 0:
+            log.info(
+                "%s %d durable: step %s, %s in %s",
+                draft.kind,
+                draft.version,
+                draft.step,
+                bytes_text(published.commit.nbytes),
+                seconds_text(time.perf_counter() - began),
+            )
+        return published
+
+    def _retain(self) -> None:
+        with _told("versions beyond those to keep were not deleted"):
+            self.lineage = remove_surplus(self.store, self.lineage, self.keep)
+            if not self.cleaned:
+                remove_unfinished(self.store, self.attempt, self.number)
+                self.cleaned = True
+
+
+@contextlib.contextmanager
+def _told(what: str):  # type: ignore[no-untyped-def]
+    """Failing to delete what is not needed is no failure of the checkpoint; it is told and tried again next time."""
+    try:
+        yield
+    except HoldfastError as error:
+        log.warning("%s: %s", what, error.message)
+
+
+def report_failure(error: HoldfastError, on_error: str) -> None:
+    """Raise a failed checkpoint's error, or warn of it if the program wants to go on."""
+    if on_error == "raise" or not isinstance(error, CheckpointError):
+        raise error
+    warnings.warn(CheckpointWarning(str(error)), stacklevel=4)

@@ -1,0 +1,217 @@
+"""One execution of a run: its state, settled once, written at loop heads, ended once. What `Run` shows, done here.
+
+All methods are collective unless they say otherwise; they are called in the same order by all ranks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..catalog import Base, End, put_base, put_end
+from ..config import Options
+from ..engine import Item
+from ..errors import (
+    EXIT_INTERRUPTED,
+    EXIT_INTERRUPTED_NO_PROGRESS,
+    EXIT_LAST_CHECKPOINT_FAILED,
+    HoldfastError,
+    Interrupted,
+)
+from ..format import StoredFile, parse_version
+from ..group import Group, from_root
+from ..store import Store
+from . import objects
+from .checkpoint import Handle, Writer, report_failure
+from .loops import Loops
+from .objects import Objects
+from .outfiles import OutFiles
+from .pacing import Decision, Pacer
+from .resume import Restored, Resume
+from .signals import Interrupts, signal_name
+
+log = logging.getLogger("holdfast")
+
+
+class Execution:
+    """What one rank knows of an execution. `attempt` 0: opened for reading. `fence(first_version)` takes a new
+    attempt (for rollback); `closers` are called at the end."""
+
+    def __init__(
+        self,
+        url: str,
+        store: Store,
+        group: Group,
+        options: Options,
+        resume: Resume,
+        params: dict[str, Any] | None,
+        records: tuple[str, ...],
+        attempt: int,
+        next_number: int,
+    ) -> None:
+        self.url, self.store, self.group, self.options = url, store, group, options
+        self.resume, self.params, self.records = resume, params, records
+        self.objects = Objects()
+        self.dropped: set[str] = set()
+        self.files = OutFiles(store, group.rank)
+        self.loops = Loops()
+        self.interrupts = Interrupts()
+        self.writer = Writer(store, group, attempt, next_number, options.keep, options.threads)
+        self.settled = self.closed = self.told = False
+        self.restored: Restored | None = None
+        self.step: int | None = None
+        self.pending: Handle | None = None
+        self.rollback: Callable[[], None] | None = None
+        self.closers: list[Callable[[], None]] = []
+
+    @property
+    def readonly(self) -> bool:
+        return self.writer.attempt == 0
+
+    @property
+    def requested(self) -> bool:
+        """Whether the program asked for something to be done at the next loop head."""
+        return self.pending is not None or self.rollback is not None
+
+    # -- settling --------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Agree on the version to go on from, restore exactly its state, and seal it as this attempt's base."""
+        if self.settled:
+            return
+        reader = self.resume.settle(self.objects, self.dropped)
+        commit = self.resume.commit
+        if commit is not None and reader is not None:
+            recut = commit.ranks != self.group.size
+            files = () if recut else reader.part.files
+            self.restored = Restored(commit.version, commit.step, f"{self.url}/{commit.path}", self.resume.skipped)
+            self.step = commit.step
+            self.loops.resume(commit.loops, commit.complete)
+            self.files.settle(files)
+            self.writer.carry = None if recut else reader
+            self.writer.parent = self.resume.link
+        if not self.readonly:
+            from_root(self.group, "sealing the base", self._seal)
+        self.settled = True
+        if self.group.rank == 0 and self.restored is not None:
+            for name, why in self.restored.skipped:
+                log.warning("version %s was passed over: %s", name, why)
+            log.info("resumes from version %d (step %s)", self.restored.version, self.restored.step)
+
+    def _seal(self) -> None:
+        """On rank 0."""
+        link = self.writer.parent
+        chain = tuple(self.resume.behind) if link else ()
+        for known in (link, *chain):
+            if known is not None:
+                # A dead writer's commit may be visible and yet not durable: sealed on, it must be.
+                self.store.sync(f"versions/{known.name}")
+        put_base(self.store, self.writer.attempt, Base(link, chain, self.records, self.params, self.group.size))
+        self.writer.lineage = [x.name for x in (link, *chain) if x is not None]
+
+    def tell_complete(self) -> None:
+        """Say once that there is nothing left to do (local)."""
+        if self.group.rank == 0 and not self.told:
+            log.warning("the run %s is complete; the objects hold its final state.", self.url)
+        self.told = True
+
+    # -- at a loop's head --------------------------------------------------------------------------
+
+    def act(self, decision: Decision, step: int, pacer: Pacer) -> None:
+        """Do what was decided at a loop's head, after `step` completed steps."""
+        self.step = step
+        if decision.signal:
+            self._leave(decision.signal)
+        self.take(decision.reason)
+        pacer.taken(step)
+
+    def take(self, reason: str, complete: bool = False) -> Handle:
+        """Take a checkpoint now. Raises or warns as `on_error` says; a last one (`signal`, `final`) always raises."""
+        began = time.perf_counter()
+        handle, self.pending = self.pending or Handle(self.writer.number), None
+        handle.version = self.writer.number
+        try:
+            published = self.writer.checkpoint(
+                began, self.step, dict(self.loops.positions), complete, reason, self._collect
+            )
+            handle.durable, handle.bytes = True, published.commit.nbytes
+        except HoldfastError as error:
+            handle.error = error
+            report_failure(error, "raise" if reason in ("signal", "final") else self.options.on_error)
+        finally:
+            handle.done, handle.seconds = True, time.perf_counter() - began
+        return handle
+
+    def _collect(self) -> tuple[list[Item], list[StoredFile]]:
+        """This rank's state: protected objects, then stored ones that the program has not protected yet (local)."""
+        self.objects.check_stale()
+        items = [entry.item() for entry in self.objects]
+        carried: tuple[StoredFile, ...] = ()
+        if self.writer.carry is not None:
+            part = self.writer.carry.part
+            items += [
+                objects.carried_item(self.writer.carry, stored)
+                for stored in part.objects
+                if stored.name not in self.objects and stored.name not in self.dropped
+            ]
+            carried = part.files
+        return items, self.files.capture(carried)
+
+    def _leave(self, number: int) -> None:
+        """A signal: a last checkpoint if anything is new, the record of it, and out."""
+        name, code = signal_name(number), EXIT_INTERRUPTED
+        error: HoldfastError | None = None
+        if self.loops.moved:
+            try:
+                self.take("signal")
+            except HoldfastError as failed:
+                error, code = failed, EXIT_LAST_CHECKPOINT_FAILED
+        elif not self.writer.written:
+            code = EXIT_INTERRUPTED_NO_PROGRESS
+        self.end("failed" if error else "interrupted", name, str(error) if error else None)
+        if error is not None and self.group.rank == 0:
+            log.error("%s: the last checkpoint failed: %s", name, error)
+        raise Interrupted(code, name, self.newest) from error
+
+    @property
+    def newest(self) -> int | None:
+        """The number of the newest version of this execution's lineage."""
+        parsed = parse_version(self.writer.parent.name) if self.writer.parent else None
+        return parsed[0] if parsed else None
+
+    # -- leaving -----------------------------------------------------------------------------------
+
+    def complete(self) -> None:
+        """Take a last version that says so, unless the run was complete and nothing has been run since."""
+        self.settle()
+        self.loops.finish()
+        if not self.loops.complete or self.loops.moved:
+            self.take("final", complete=True)
+            self.loops.complete, self.loops.moved = True, False
+        self.end("complete")
+
+    def end(self, outcome: str, signal: str | None = None, error: str | None = None) -> None:
+        """Record how this attempt ended, once, by rank 0 (local). Failing to is no harm: that no process lives tells as
+        well."""
+        if self.readonly or self.group.rank != 0:
+            return
+        try:
+            put_end(self.store, self.writer.attempt, End(outcome, time.time(), self.newest, self.step, signal, error))
+        except HoldfastError as failed:
+            log.warning("how the attempt ended could not be recorded: %s", failed.message)
+
+    def close(self) -> None:
+        """Release everything (local)."""
+        if self.closed:
+            return
+        self.end("closed")
+        self.closed = True
+        self.interrupts.restore()
+        self.files.close()
+        self.resume.close()
+        if self.writer.carry is not None:
+            self.writer.carry.close()
+        for closer in self.closers:
+            closer()

@@ -1,0 +1,67 @@
+"""Running a program's main function on a run: `holdfast.launch`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..group import launcher_ranks
+from .opening import open
+from .run import Run
+
+T = TypeVar("T")
+_TOGETHER_SECONDS = 5.0
+
+
+def launch(main: Callable[[Run], T], url: str | os.PathLike[str], *, comm: Any = None, **open_options: Any) -> T:
+    """Open the run at `url`, call `main(run)`, mark the run complete, and return what `main` returned (collective).
+
+    comm: the communicator; None means `MPI.COMM_WORLD` under an MPI launcher or if the program has imported
+    `mpi4py.MPI`, else serial. Further options are those of `holdfast.open`.
+
+    If `main` raises on all ranks (an interrupt, an error they agreed on), so does `launch`. If it raises on some ranks
+    only, those print the error and leave the process at once with status 1, without finalizing MPI: the launcher then ends the
+    others, which would wait for them for ever.
+    """
+    if comm is None:
+        comm = _world()
+    run = open(url, comm=comm, **open_options)
+    try:
+        with run:
+            return main(run)
+    except BaseException as error:
+        if run._x.group.size > 1 and not _all_raised(run.comm):
+            _leave(error)
+        raise
+
+
+def _world() -> Any:
+    if launcher_ranks() > 1 or "mpi4py.MPI" in sys.modules:
+        from mpi4py import MPI
+
+        return MPI.COMM_WORLD
+    return None
+
+
+def _all_raised(comm: Any) -> bool:
+    """Whether every rank has come here within a few seconds: a nonblocking barrier, left alone if they have not."""
+    request = comm.Ibarrier()
+    deadline = time.monotonic() + _TOGETHER_SECONDS
+    while time.monotonic() < deadline:
+        if request.Test():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def _leave(error: BaseException) -> None:
+    traceback.print_exception(type(error), error, error.__traceback__)
+    print("holdfast: this rank failed alone; it leaves at once so that the launcher ends the others.", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(0.1)  # let the launcher forward what was printed
+    os._exit(1)

@@ -1,0 +1,120 @@
+"""Loops: where each stands, and what happens at its heads.
+
+At the head of an iteration the protected objects are the whole state. A version holds the position of every loop that has been
+entered; a loop inside another's body begins anew with each of the outer's iterations, so its position is forgotten at the
+outer's next head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..catalog import Loop
+from ..errors import UsageError
+from ..policy import Every
+from .pacing import Pacer
+
+if TYPE_CHECKING:
+    from .execution import Execution
+
+DEFAULT = Every(seconds=60.0)
+
+
+class Loops:
+    """The loops of one execution; `positions` is what a version stores of them."""
+
+    def __init__(self) -> None:
+        self.positions: dict[str, Loop] = {}
+        self._stored: dict[str, Loop] = {}
+        self._stack: list[str] = []
+        self._within: dict[str, set[str]] = {}  # loops that were entered in this one's body, in this iteration
+        self._left: list[Pacer] = []
+        self.complete = False  # whether the version to resume from says so
+        self.moved = False  # whether any loop has gone beyond the stored state
+
+    def resume(self, stored: dict[str, Loop], complete: bool) -> None:
+        """Go on from these positions."""
+        self._stored, self.positions, self.complete = dict(stored), dict(stored), complete
+
+    @property
+    def active(self) -> bool:
+        return bool(self._stack)
+
+    def iterate(self, run: Execution, n: int | None, every: Every, name: str) -> Iterator[int]:
+        """The generator behind `run.steps`."""
+        run.settle()
+        if name in self._stack:
+            raise UsageError(f"The loop {name!r} is entered inside itself: give the inner one another name=.")
+        for outer in self._stack:
+            self._within.setdefault(outer, set()).add(name)
+        stored = self._stored.pop(name, None)
+        if stored is not None and self._over(stored, n):
+            run.step = stored.position
+            if self.complete and not self.moved:
+                run.tell_complete()
+            return
+        step = stored.position if stored is not None else 0
+        run.interrupts.install()
+        pacer = Pacer(every, run.group, run.interrupts, step)
+        self._left.append(pacer)
+        self._stack.append(name)
+        try:
+            while n is None or step < n:
+                decision = pacer.decide(step, run.requested)
+                self._at_head(name, n, step)
+                if decision is not None:
+                    if run.rollback is not None:
+                        step = self._roll_back(run, name, n, pacer)
+                        continue
+                    run.act(decision, step, pacer)
+                run.step = step
+                self.moved = True
+                yield step
+                step += 1
+            self._at_head(name, n, step)
+            run.step = step
+            decision = pacer.decide(step, run.requested, final=True)
+            if decision is not None:
+                if run.rollback is not None:
+                    raise UsageError("run.rollback was called in a loop's last iteration: call it after the loop.")
+                run.act(decision, step, pacer)
+        finally:
+            # Left by its end, by `break` or by an exception: later versions lie behind it.
+            self._stack.remove(name)
+            if name in self.positions:
+                self.positions[name] = replace(self.positions[name], done=True)
+
+    def _over(self, stored: Loop, n: int | None) -> bool:
+        """Whether the restored state lies behind this loop: it was left, or the run is complete. A larger `n` reopens it."""
+        larger = n is not None and stored.total is not None and n > stored.total
+        return (stored.done or (self.complete and not self.moved)) and not larger
+
+    def _at_head(self, name: str, n: int | None, step: int) -> None:
+        self.positions[name] = Loop(step, n)
+        inner = self._within.pop(name, None)
+        if inner:
+            for other in inner:
+                self.positions.pop(other, None)
+                self._stored.pop(other, None)
+
+    def _roll_back(self, run: Execution, name: str, n: int | None, pacer: Pacer) -> int:
+        """Carry out a rollback at this loop's head; the step to go on with."""
+        if len(self._stack) > 1:
+            raise UsageError("run.rollback inside nested loops can't move the outer ones: call it in the outermost.")
+        assert run.rollback is not None
+        request, run.rollback = run.rollback, None
+        request()
+        stored = self._stored.pop(name, None)
+        step = stored.position if stored is not None else 0
+        self.complete = False
+        self.positions[name] = Loop(step, n)
+        pacer.moved(step)
+        return step
+
+    def finish(self) -> None:
+        """Let the rounds of loops that were left early end (collective)."""
+        for pacer in self._left:
+            pacer.finish()
+        self._left = []

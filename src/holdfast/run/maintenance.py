@@ -1,0 +1,231 @@
+"""Looking after a run from outside: verify, show, roll back, prune. All local; the last two take an attempt."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .. import state
+from ..catalog import (
+    Base,
+    Commit,
+    End,
+    Snapshot,
+    Version,
+    find_holder,
+    list_versions,
+    put_base,
+    put_end,
+    read_catalog,
+)
+from ..catalog.retention import remove
+from ..config import Options, load
+from ..engine import Damage, open_part, verify_version
+from ..errors import DamageError, UsageError
+from ..format import Link
+from ..format.keys import Kind, folder
+from ..group import SerialGroup
+from ..policy import Keep
+from ..store import KeyMissingError, Store, open_store
+from .fencing import fence
+from .opening import kept_records
+from .rollback import candidates, find
+
+Url = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What pruning removed: a version's name, its status, its size in bytes."""
+
+    name: str
+    status: str
+    bytes: int
+
+
+def verify(url: Url, version: int | None = None, progress: Callable[[int, int], None] | None = None) -> list[Damage]:
+    """Read every byte of a run, or of one version, and list all damage, empty if it is whole.
+
+    `progress(done, total)` is called with bytes as they are read. Never writes.
+    """
+    store = open_store(url, create=False, read_only=True)
+    snapshot = Snapshot(store)
+    damages: list[Damage] = []
+    commits: list[Commit] = []
+    for v in _chosen(snapshot, version):
+        if v.status == "damaged":
+            damages.append(Damage(f"{folder(v.kind)}/{v.name}/commit", 0, None, None, v.number, v.problem or ""))
+        elif v.status != "fragment":
+            commits.append(snapshot.commit(v.kind, v.name)[0])
+    total, done = sum(c.nbytes for c in commits), 0
+
+    def read(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        if progress is not None:
+            progress(min(done, total), total)
+
+    for commit in commits:
+        damages += verify_version(store, commit, Options().threads, read)
+    problems = snapshot.complaints if version is not None else read_catalog(store).problems
+    known = {d.message for d in damages}
+    for text in problems:
+        file = text.split(":")[0].split(" ")[0]
+        if text not in known and not any(d.file and file == os.path.dirname(d.file) for d in damages):
+            damages.append(Damage(file, None, None, None, None, text))
+    if progress is not None:
+        progress(total, total)
+    return damages
+
+
+def _chosen(snapshot: Snapshot, version: int | None) -> list[Version]:
+    found = [v for v in list_versions(snapshot) if version in (None, v.number)]
+    if version is not None and not found:
+        raise UsageError(f"There is no version {version}.", version=version)
+    return found
+
+
+def show(url: Url, version: int | None = None) -> dict[str, Any]:
+    """What a version holds, as plain values: its commit, and for each rank its objects and output files.
+
+    `version` None: the newest that counts. Raises UsageError if there is none, DamageError if its index is not whole.
+    """
+    store = open_store(url, create=False, read_only=True)
+    snapshot = Snapshot(store)
+    usable = [v for v in _chosen(snapshot, version) if v.status in ("current", "abandoned")]
+    if version is None:
+        usable = [v for v in usable if v.status == "current" and v.kind == "checkpoint"]
+    if not usable:
+        raise UsageError("There is no whole version to show." if version is None else f"Version {version} is not whole.")
+    commit = snapshot.commit(usable[0].kind, usable[0].name)[0]
+    ranks = []
+    for rank in range(commit.ranks):
+        with open_part(store, commit, rank, Options().threads) as reader:
+            found = [
+                {
+                    "name": o.name,
+                    **state.describe(reader.tree(o)),
+                    "kind": o.kind,
+                    "bytes": o.nbytes,
+                    "late": o.late,
+                    "shard": None if o.shard is None else {"global_shape": o.shard[0], "offset": o.shard[1]},
+                }
+                for o in reader.part.objects
+            ]
+            files = [{"path": f.path, "bytes": f.nbytes} for f in reader.part.files]
+            ranks.append({"rank": rank, "bytes": reader.part.nbytes, "objects": found, "files": files})
+    loops = {name: asdict(loop) for name, loop in commit.loops.items()}
+    return {**asdict(usable[0]), "loops": loops, "contents": ranks}
+
+
+def rollback(url: Url, version: int, takeover: bool = False) -> None:
+    """Make checkpoint `version` the one to resume from. Later ones stay, abandoned, until pruned; numbers never come
+    back. RunInUseError if a holder lives and `takeover` is false; UsageError if there is no such checkpoint."""
+    with _attempt(url, "rollback", takeover) as (store, number):
+        snapshot = Snapshot(store)
+        chain = [Link(name, digest) for name, digest in candidates(snapshot, version)]
+        params = snapshot.sealed.base.params if snapshot.sealed and snapshot.sealed.base else None
+        ranks = find(snapshot, version).ranks
+        put_base(store, number, Base(chain[0], tuple(chain[1:]), tuple(kept_records(snapshot)), params, ranks))
+
+
+def prune(
+    url: Url,
+    keep: Keep | None = None,
+    takeover: bool = False,
+    damaged: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Removed]:
+    """Delete abandoned versions, fragments, and what is beyond `keep` (default: the option's); damaged ones only if
+    `damaged`. `dry_run` only tells. `progress(done, total)` counts versions. RunInUseError as in `rollback`."""
+    keep = keep or load({}).keep
+    if dry_run:
+        look = open_store(url, create=False, read_only=True)
+        return _surplus(look, Snapshot(look), keep, damaged)
+    with _attempt(url, "prune", takeover) as (store, number):
+        snapshot = Snapshot(store)
+        removed = _surplus(store, snapshot, keep, damaged)
+        _seal_tip(store, snapshot, number)
+        for i, gone in enumerate(removed):
+            kinds: tuple[Kind, ...] = ("checkpoint", "record")
+            for kind in kinds:
+                if any(n.name == gone.name for n in snapshot.names[kind]):
+                    remove(store, kind, gone.name)
+            if progress is not None:
+                progress(i + 1, len(removed))
+        for prefix in ("", "attempts", "files", *_folders(snapshot)):
+            store.remove_leftovers(prefix)
+    return removed
+
+
+def _folders(snapshot: Snapshot) -> Iterator[str]:
+    for kind, names in snapshot.names.items():
+        for n in names:
+            yield f"{folder(kind)}/{n.name}"
+
+
+def _surplus(store: Store, snapshot: Snapshot, keep: Keep, damaged: bool) -> list[Removed]:
+    versions = list_versions(snapshot)
+    current = [v for v in versions if v.status == "current"]
+    old = {v.name for v in [v for v in current if v.kind == "checkpoint"][keep.last :]}
+    if keep.records is not None:
+        seen: dict[str | None, int] = {}
+        for v in (v for v in current if v.kind == "record"):
+            seen[v.label] = seen.get(v.label, 0) + 1
+            if seen[v.label] > keep.records:
+                old.add(v.name)
+    gone = [
+        v
+        for v in versions
+        if v.status in ("abandoned", "fragment") or v.name in old or (damaged and v.status == "damaged")
+    ]
+    return [
+        Removed(v.name, "surplus" if v.name in old else v.status, sum(n for _, n in store.tree(f"{folder(v.kind)}/{v.name}")))
+        for v in gone
+    ]
+
+
+def _seal_tip(store: Store, snapshot: Snapshot, number: int) -> None:
+    """Seal the newest version as it is: pruning changes nothing in what a resume finds."""
+    links = []
+    for entry in snapshot.lineage:
+        try:
+            links.append(snapshot.counting(entry)[1])
+        except KeyMissingError:
+            continue
+        except DamageError:
+            if isinstance(entry, Link):
+                links.append(entry)
+    base = snapshot.sealed.base if snapshot.sealed else None
+    if snapshot.lost_base or (not links and base is not None and base.version is not None):
+        raise DamageError("What the run goes on from can't be read. Nothing was deleted. Choose a version with `holdfast rollback`.")
+    ranks = base.ranks if base else 1
+    params = base.params if base else None
+    put_base(
+        store, number, Base(links[0] if links else None, tuple(links[1:]), tuple(kept_records(snapshot)), params, ranks)
+    )
+
+
+@contextmanager
+def _attempt(url: Url, kind: str, takeover: bool) -> Iterator[tuple[Store, int]]:
+    """A short attempt of one process: fenced, ended."""
+    store = open_store(url, create=False)
+    options = load({})
+    snapshot = Snapshot(store)
+    if not snapshot.attempts:
+        raise UsageError(f"There is no run at {os.fspath(url)!r}.", file=os.fspath(url))
+    holder = find_holder(store, options.lease)
+    if holder is not None and not takeover:
+        raise holder.error(os.fspath(url))
+    number = fence(store, SerialGroup(), snapshot.next_number() + (1 if holder else 0), kind)
+    outcome = "failed"
+    try:
+        yield store, number
+        outcome = "closed"
+    finally:
+        put_end(store, number, End(outcome, time.time()))

@@ -1,0 +1,149 @@
+"""The protected objects of one rank: captured for a checkpoint, filled from a version, compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import state
+from ..engine import Item, PartReader
+from ..errors import DamageError, StaleObjectError, UsageError
+from ..format import StoredObject
+from ..format.blocks import digests
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of a global array that one rank holds: `global_shape` and the `offset` of its first element,
+    both in elements and as long as the array has dimensions."""
+
+    global_shape: tuple[int, ...]
+    offset: tuple[int, ...]
+
+    def __init__(self, global_shape: Any, offset: Any) -> None:
+        object.__setattr__(self, "global_shape", tuple(int(n) for n in np.atleast_1d(global_shape)))
+        object.__setattr__(self, "offset", tuple(int(n) for n in np.atleast_1d(offset)))
+
+    def check(self, name: str, obj: object) -> None:
+        """UsageError unless `obj` is an array that lies within the global shape."""
+        if not isinstance(obj, np.ndarray):
+            raise UsageError(f"{name!r} has a shard but is no NumPy array.", object=name)
+        if not len(self.global_shape) == len(self.offset) == obj.ndim:
+            raise UsageError(f"{name!r}: array, global shape and offset have different dimensions.", object=name)
+        for i, n in enumerate(obj.shape):
+            if not 0 <= self.offset[i] <= self.offset[i] + n <= self.global_shape[i]:
+                raise UsageError(
+                    f"{name!r}: a shard of shape {obj.shape} at {self.offset} does not lie within {self.global_shape}.",
+                    object=name,
+                )
+
+
+@dataclass
+class Entry:
+    """A protected object. `late`: first protected after the loop was entered."""
+
+    name: str
+    obj: Any
+    shard: Shard | None
+    pickle: bool
+    late: bool
+
+    @property
+    def stored_shard(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        return (self.shard.global_shape, self.shard.offset) if self.shard else None
+
+    def item(self) -> Item:
+        """What a checkpoint writes of it: structure and buffers, the array's own memory where it is contiguous."""
+        encoded = state.encode(self.obj, pickle=self.pickle, name=self.name)
+        return Item(self.name, encoded.kind, self.late, self.stored_shard, encoded.tree, encoded.buffers)
+
+    def mismatch(self, reader: PartReader, stored: StoredObject) -> str | None:
+        """Why the stored value can't be put into the object; None if it can."""
+        if stored.shard != self.stored_shard:
+            return f"stored: shard (global shape, offset) {stored.shard}; the program has: {self.stored_shard}"
+        return state.mismatch(reader.tree(stored), self.obj, pickle=self.pickle)
+
+    def fill(self, reader: PartReader, stored: StoredObject) -> None:
+        """Put the stored value into the object, verified; it stays the same object."""
+        state.decode(
+            reader.tree(stored), reader.source(stored), live=self.obj, pickle=self.pickle, name=self.name
+        )
+
+    def equals(self, reader: PartReader, stored: StoredObject) -> bool:
+        """Whether the object holds exactly the stored state, by digests; nothing but the structure is read."""
+        item = self.item()
+        buffers = stored.buffers if stored.tree is not None else stored.buffers[:-1]
+        return (
+            item.tree == reader.tree(stored)
+            and len(item.buffers) == len(buffers)
+            and all(
+                a.nbytes == b.nbytes and digests(a) == b.digests
+                for a, b in zip(item.buffers, buffers, strict=True)
+            )
+        )
+
+
+class Objects:
+    """All entries of a rank, by name in the order in which they were first protected."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def add(self, entry: Entry) -> None:
+        self._entries[entry.name] = entry
+
+    def drop(self, name: str) -> bool:
+        return self._entries.pop(name, None) is not None
+
+    def check_stale(self) -> None:
+        """StaleObjectError for an array that the program no longer refers to: it was rebound, not filled."""
+        for entry in self._entries.values():
+            if isinstance(entry.obj, np.ndarray) and state.stale(entry, "obj"):
+                raise StaleObjectError(
+                    f"Nobody but Holdfast refers to the array protected as {entry.name!r} any more: the program has bound "
+                    "the name to another array (u = f(u); u, new = new, u), and this one is out of date. The last "
+                    f"checkpoint is safe. Fill it in place (u[...] = f(u)), or call run.protect({entry.name!r}, u) again "
+                    f"after rebinding, or keep it in a namespace: s = run.state({entry.name}=...); s.{entry.name} = f(...).",
+                    object=entry.name,
+                )
+
+
+def load(reader: PartReader, name: str) -> Any:
+    """A stored object as a new object (local). DamageError, KeyError if there is no such object."""
+    stored = reader.objects[name]
+    return state.decode(reader.tree(stored), reader.source(stored), name=name)
+
+
+def carried_item(reader: PartReader, stored: StoredObject) -> Item:
+    """A stored object that the program has not protected yet, as it goes into the next version: verified bytes."""
+    buffers = []
+    tree = reader.tree(stored)
+    source = reader.source(stored)
+    for i, nbytes in enumerate(source.lengths):
+        buffers.append(np.empty(nbytes, np.uint8))
+        source.read(i, buffers[-1])
+    return Item(stored.name, stored.kind, stored.late, stored.shard, tree, buffers)
+
+
+def verify(reader: PartReader, stored: StoredObject) -> None:
+    """Read the object's blocks and structure; DamageError unless all are whole."""
+    for buffer in stored.buffers:
+        reader.read(buffer, None, stored.name)
+
+
+__all__ = ["DamageError", "Entry", "Objects", "Shard", "carried_item", "load", "verify"]

@@ -1,0 +1,273 @@
+"""Opening a run: options, ranks, the place, who else has it, a fence, and what there is to resume from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ..catalog import Snapshot, evict, find_holder
+from ..config import Options, load
+from ..errors import ConfigError, DamageError, MismatchError, RunInUseError, UsageError
+from ..format import decode_record, encode_record
+from ..format.keys import RUN_KEY
+from ..format.records import FORMAT, RECORD_LIMIT
+from ..group import SERIAL, Group, from_root, launcher_ranks, make_group, together
+from ..policy import Keep
+from ..store import KeyMissingError, Store, open_store
+from .execution import Execution
+from .fencing import Heartbeat, fence
+from .resume import Resume
+from .run import Run
+
+
+def open(
+    url: str | os.PathLike[str],
+    *,
+    comm: Any = None,
+    params: Mapping[str, Any] | None = None,
+    keep: Keep | None = None,
+    on_error: Literal["raise", "warn"] | None = None,
+    takeover: bool | None = None,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    mode: Literal["a", "r"] = "a",
+    **options: Any,
+) -> Run:
+    """Open the run at `url`, a directory or `file://` URL, and take its next attempt (collective over `comm`).
+
+    comm: an mpi4py communicator, or `holdfast.SERIAL`; None means serial, and is an error under a launcher with
+    several ranks. params: a plain dict that says which computation this is; a resume with other values is an
+    error (`params_changed="accept"` takes them). keep: which versions retention leaves (default the last 2). on_error: what a
+    failed checkpoint does, "raise" (default) or "warn". takeover: take the run from a holder that lives. config: an
+    option file's path, or a mapping. mode: "a" resumes or begins, "r" reads and never writes. Further options: `signals`,
+    `params_changed`, `objects_changed`, `ranks_changed`, `timeout`, `lease`, `threads` (see `holdfast.config.Options`);
+    all can stand in `holdfast.toml` and as HOLDFAST_* in the environment.
+
+    Raises ConfigError, UsageError, RunInUseError, MismatchError (params, ranks), StorageError, DamageError.
+    """
+    chosen = load({"keep": keep, "on_error": on_error, "takeover": takeover, **options}, config)
+    if mode not in ("a", "r"):
+        raise ConfigError(f"holdfast.open(mode={mode!r}): 'a' (resume or begin) or 'r' (read only) is needed.")
+    if comm is None and mode == "a" and (n := launcher_ranks()) > 1:
+        raise UsageError(
+            f"This program was started with {n} ranks, and holdfast.open was not told how to reach them. Pass comm=MPI.COMM_WORLD "
+            "(from mpi4py import MPI) if they are one run, or comm=holdfast.SERIAL if each rank has a run of its own."
+        )
+    group = make_group(comm, chosen.timeout)
+    if mode == "r":
+        return Run(_open_readonly(url, group, chosen))
+    return Run(_open(url, group, chosen, _plain(params)))
+
+
+def _open_readonly(url: str | os.PathLike[str], group: Group, options: Options) -> Execution:
+    store = open_store(url, create=False, read_only=True)
+    snapshot = Snapshot(store)
+    if not snapshot.attempts and not snapshot.names["checkpoint"]:
+        raise UsageError(f"There is no run at {os.fspath(url)!r}.", file=os.fspath(url))
+    resume = Resume(store, group, _candidates(snapshot), options.threads, options.objects_changed == "error")
+    return Execution(_where(store), store, group, options, resume, None, (), 0, 0)
+
+
+def _open(
+    url: str | os.PathLike[str], group: Group, options: Options, params: dict[str, Any] | None
+) -> Execution:
+    # Rank 0 makes the place and looks; the others open it when it is there.
+    where = from_root(group, "opening the run", lambda: _prepare(url, options))
+    assert isinstance(where, str)
+    error: Exception | None = None
+    store: Store | None = None
+    try:
+        store = open_store(where, create=False)
+    except Exception as failed:
+        error = failed
+    together(group, "opening the run", error=error)
+    assert store is not None
+    opened = store
+    found = from_root(group, "looking what there is", lambda: _look(opened, options, params, group.size))
+    assert isinstance(found, dict)
+    attempt = fence(store, group, found["first"])
+    # Looked at again: only what is there *after* our fence can't be joined by what an earlier holder still commits.
+    again = from_root(group, "looking what there is", lambda: _look(opened, options, params, group.size))
+    assert isinstance(again, dict)
+    candidates = [(name, digest) for name, digest in again["candidates"]]
+    resume = Resume(store, group, candidates, options.threads, options.objects_changed == "error")
+    execution = Execution(
+        where, store, group, options, resume, again["params"], tuple(again["records"]), attempt, found["first"]
+    )
+    if group.rank == 0:
+        heartbeat = Heartbeat(store, lambda: execution.writer.attempt, options.lease)
+        execution.closers.append(heartbeat.stop)
+        _report(where, attempt)
+    return execution
+
+
+def _prepare(url: str | os.PathLike[str], options: Options) -> str:
+    """On rank 0: the directory, the run's identity, and nobody else in it. Returns its absolute path."""
+    store = open_store(url, create=True)
+    where = _where(store)
+    if not store.exists(RUN_KEY) and not store.list("attempts"):
+        others = [name for name in os.listdir(where) if not name.startswith(".")]
+        if others:
+            raise UsageError(
+                f"{where!r} is not empty and holds no run ({others[0]!r} is there). Nothing was changed. "
+                "Name a directory of its own for the run, such as runs/heat.",
+                file=where,
+            )
+    store.sync_root()
+    _identify(store)
+    holder = find_holder(store, options.lease)
+    if holder is not None:
+        grace = os.environ.get("HOLDFAST_SUPERVISED")
+        if grace and holder.living:
+            # Ranks whose supervisor is gone, found by the next supervisor's program: asked for a last checkpoint, ended.
+            mine = os.getpid()
+            evict([p for p in holder.living if p.pid != mine], float(grace))
+            holder = find_holder(store, options.lease)
+        if holder is not None and not options.takeover:
+            raise holder.error(where)
+    return where
+
+
+def _identify(store: Store) -> None:
+    """The run's identity file; made anew if it is missing or damaged. ConfigError for a newer format."""
+    try:
+        body, _, complaints = decode_record(store.get(RUN_KEY, RECORD_LIMIT), RUN_KEY)
+        if body.get("format") != FORMAT:
+            raise ConfigError(
+                f"The run has format {body.get('format')!r}; this Holdfast reads and writes format {FORMAT}. "
+                "Nothing was changed. Use the version of Holdfast that made it.",
+                file=RUN_KEY,
+            )
+        if not complaints:
+            return
+    except KeyMissingError:
+        body = {"format": FORMAT, "run": uuid.uuid4().hex, "created": time.time()}
+    except DamageError:
+        body = {"format": FORMAT, "run": uuid.uuid4().hex, "created": time.time()}
+        store.delete(RUN_KEY)
+    else:
+        store.delete(RUN_KEY)
+    store.put(RUN_KEY, encode_record(body)[0])
+
+
+def _look(store: Store, options: Options, params: dict[str, Any] | None, ranks: int) -> dict[str, Any]:
+    """On rank 0: candidates to resume from, the next version's number, parameters; MismatchError."""
+    snapshot = Snapshot(store)
+    sealed = snapshot.sealed
+    base = sealed.base if sealed else None
+    if snapshot.lost_base:
+        raise DamageError(
+            f"The base of attempt {sealed.number if sealed else 0} can't be read, and no version tells it. Nothing was changed. "
+            "Look with `holdfast ls` and choose a version with `holdfast rollback`.",
+            file="attempts",
+        )
+    stored = base.params if base else None
+    if params is not None and stored is not None and params != stored and options.params_changed == "error":
+        raise MismatchError(_difference(stored, params))
+    candidates = _candidates(snapshot)
+    missing = base is not None and base.version is not None and not candidates
+    if missing and base is not None and base.version is not None:
+        candidates = [(base.version.name, base.version.digest)]  # it is gone: an error to settle, not a new beginning
+    _check_ranks(snapshot, ranks, options)
+    return {
+        "candidates": [list(c) for c in candidates],
+        "first": snapshot.next_number() + (1 if find_holder(store, options.lease) else 0),
+        "params": params if params is not None else stored,
+        "records": kept_records(snapshot),
+    }
+
+
+def _candidates(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """The lineage, newest first, without fragments: (name, digest that its commit must have or "")."""
+    return [
+        (entry.name, getattr(entry, "digest", ""))
+        for entry in snapshot.lineage
+        if hasattr(entry, "digest") or snapshot.store.exists(f"versions/{entry.name}/commit")
+    ]
+
+
+def kept_records(snapshot: Snapshot) -> list[str]:
+    """Names of the records that count and will go on counting: their parents are in the lineage."""
+    lineage = {entry.name for entry in snapshot.lineage}
+    found = []
+    for n in snapshot.records:
+        with contextlib.suppress(DamageError, KeyMissingError):
+            parent = snapshot.commit("record", n.name)[0].parent
+            listed = snapshot.sealed is not None and n.attempt != snapshot.sealed.number
+            if listed or parent is None or parent.name in lineage or parent.name not in _all(snapshot):
+                found.append(n.name)
+    return found
+
+
+def _all(snapshot: Snapshot) -> set[str]:
+    return {n.name for n in snapshot.names["checkpoint"]}
+
+
+def _check_ranks(snapshot: Snapshot, ranks: int, options: Options) -> None:
+    for entry in snapshot.lineage:
+        try:
+            commit, _ = snapshot.counting(entry)
+        except (DamageError, KeyMissingError):
+            continue
+        if commit.ranks != ranks and options.ranks_changed == "error":
+            raise MismatchError(
+                f"Version {commit.version} was written by {commit.ranks} ranks; this program has {ranks}. Nothing was "
+                f"changed. Start it with {commit.ranks} ranks, or accept with holdfast.open(..., ranks_changed='accept'): sharded "
+                "arrays are then cut anew, and what belonged to single ranks keeps the program's own value.",
+                version=commit.version,
+            )
+        return
+
+
+def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """`params` as it will come back from the store: what JSON can hold."""
+    if params is None:
+        return None
+    try:
+        plain = json.loads(json.dumps(dict(params), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"holdfast.open(params=...): only plain values can be stored ({error}).") from None
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _difference(stored: dict[str, Any], given: dict[str, Any]) -> str:
+    lines = []
+    for key in sorted({*stored, *given}):
+        if key not in given or key not in stored or stored[key] != given[key]:
+            old = repr(stored[key]) if key in stored else "nothing"
+            new = repr(given[key]) if key in given else "nothing"
+            lines.append(f"  {key}: stored {old}, given {new}")
+    return (
+        "The run was made with other parameters:\n" + "\n".join(lines) + "\nNothing was changed. Start the program with the "
+        "stored ones, use another run, or accept with holdfast.open(..., params_changed='accept')."
+    )
+
+
+def _report(where: str, attempt: int) -> None:
+    """Tell the supervisor, if there is one, which run this program has opened."""
+    path = os.environ.get("HOLDFAST_REPORT")
+    if not path:
+        return
+    line = json.dumps({"url": where, "attempt": attempt}) + "\n"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        print(f"holdfast: the supervisor can't be told of the run: {error}", file=sys.stderr)
+        return
+    try:
+        os.write(fd, line.encode())
+    finally:
+        os.close(fd)
+
+
+def _where(store: Store) -> str:
+    return str(store.location)
+
+
+__all__ = ["SERIAL", "RunInUseError", "open"]

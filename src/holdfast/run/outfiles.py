@@ -1,0 +1,138 @@
+"""Output files that belong to the state: cut back on a resume to their length at the restored version."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import IO, Any
+
+from ..errors import MismatchError, StorageError, UsageError
+from ..format import StoredFile, decode_record, digest, encode_record
+from ..format.records import RECORD_LIMIT, count
+from ..store import KeyExistsError, KeyMissingError, Store
+
+_TAIL = 4096
+
+
+@dataclass
+class _Open:
+    path: str  # as the program gave it, made absolute
+    handle: IO[Any]
+
+
+class OutFiles:
+    """One rank's output files. All calls are local."""
+
+    def __init__(self, store: Store, rank: int) -> None:
+        self._store, self._rank = store, rank
+        self._files: dict[str, _Open] = {}
+
+    def open(self, name: str, mode: str, stored: StoredFile | None, resumed: bool, options: dict[str, Any]) -> IO[Any]:
+        """Open `name`. `stored`: what the version to resume from knows of it; `resumed`: whether there is one."""
+        letter = mode.replace("b", "").replace("t", "")
+        if letter not in ("a", "w"):
+            raise UsageError(f"run.file({name!r}, {mode!r}): the mode must be 'a' or 'w', with 'b' for bytes.")
+        path = os.path.abspath(name)
+        if path in self._files:  # again within one execution: nothing to cut
+            self._files[path].handle.flush() if not self._files[path].handle.closed else None
+        else:
+            self._cut(path, stored, resumed or letter == "a")
+        handle = open(path, ("r+" if os.path.exists(path) else "w") + ("b" if "b" in mode else ""), **options)
+        handle.seek(0, os.SEEK_END)
+        self._files[path] = _Open(path, handle)
+        return handle
+
+    def _cut(self, path: str, stored: StoredFile | None, keep: bool) -> None:
+        if stored is not None:
+            cut_back(path, stored.nbytes, stored.tail)
+        elif os.path.exists(path):
+            # Not known to the version: what a lost attempt has written since goes, what was there before the run stays.
+            cut_back(path, self._before(path) if keep else 0, None)
+        elif keep:
+            self._before(path)
+
+    def _before(self, path: str) -> int:
+        """The file's length before the run first wrote to it, on record since then."""
+        name = hashlib.blake2b(path.encode(), digest_size=8).hexdigest()
+        key = f"files/{self._rank:06d}-{name}.json"
+        try:
+            return int(count(decode_record(self._store.get(key, RECORD_LIMIT), key)[0], "bytes", key))
+        except KeyMissingError:
+            nbytes = os.path.getsize(path) if os.path.exists(path) else 0
+            body = {"rank": self._rank, "path": path, "bytes": nbytes}
+            try:
+                self._store.put(key, encode_record(body)[0])
+            except KeyExistsError:
+                return self._before(path)
+            return nbytes
+
+    def settle(self, stored: tuple[StoredFile, ...]) -> None:
+        """Cut the open files back to an older version than the one they were opened for."""
+        known = {f.path: f for f in stored}
+        for path, file in self._files.items():
+            if path in known and os.path.getsize(path) > known[path].nbytes:
+                file.handle.flush()
+                cut_back(path, known[path].nbytes, known[path].tail)
+                file.handle.seek(0, os.SEEK_END)
+
+    def capture(self, carried: tuple[StoredFile, ...]) -> list[StoredFile]:
+        """Flush and fsync every file; their lengths. StorageError names the one that failed.
+
+        `carried`: files that the version before knows; those not opened yet in this execution stay known.
+        """
+        found = {f.path: f for f in carried}
+        for path, file in self._files.items():
+            try:
+                if not file.handle.closed:
+                    file.handle.flush()
+                with open(path, "rb") as f:
+                    os.fsync(f.fileno())
+                    nbytes = os.fstat(f.fileno()).st_size
+                    f.seek(max(0, nbytes - _TAIL))
+                    tail = f.read(_TAIL)
+                _sync_directory(path)
+            except OSError as error:
+                raise StorageError(
+                    f"The output file {path!r} could not be made durable: {error.strerror}.", file=path
+                ) from error
+            found[path] = StoredFile(path, nbytes, digest(tail))
+        return list(found.values())
+
+    def close(self) -> None:
+        """Close what the program left open."""
+        for file in self._files.values():
+            if not file.handle.closed:
+                file.handle.close()
+
+
+def cut_back(path: str, nbytes: int, tail: bytes | None) -> None:
+    """Cut the file at `path` to `nbytes` bytes; MismatchError if it is shorter or other bytes end there."""
+    size = os.path.getsize(path) if os.path.exists(path) else 0
+    if size < nbytes:
+        raise MismatchError(
+            f"The output file {path!r} has {size} bytes; the version to resume from knows {nbytes}. Nothing was changed. "
+            "Put the file back, or give it up with holdfast.open(..., objects_changed='accept') and another name.",
+            file=path,
+        )
+    if tail is not None and nbytes:
+        with open(path, "rb") as f:
+            f.seek(max(0, nbytes - _TAIL))
+            if digest(f.read(min(nbytes, _TAIL))) != tail:
+                raise MismatchError(
+                    f"The output file {path!r} does not hold what this run wrote up to byte {nbytes}: it was changed by "
+                    "another program. Nothing was changed. Put the file back, or write to another name.",
+                    file=path,
+                )
+    if size > nbytes:
+        with open(path, "r+b") as f:
+            f.truncate(nbytes)
+            os.fsync(f.fileno())
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

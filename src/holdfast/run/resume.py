@@ -1,0 +1,249 @@
+"""The version that an execution goes on from: provisional while objects are protected, then settled by agreement.
+
+Until `settle`, each rank fills objects from the newest candidate it finds whole. `settle` then finds the newest candidate that
+is whole on *all* ranks, makes every protected object hold exactly its state, and reports what was passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..catalog import Commit, read_commit
+from ..engine import PartReader, open_part
+from ..errors import DamageError, MismatchError, NoWholeVersionError
+from ..format import Link, StoredFile, StoredObject
+from ..format.keys import data_name
+from ..group import Group, together
+from ..store import KeyMissingError, Store
+from . import objects, shards
+from .objects import Entry, Objects
+
+Candidate = tuple[str, str]  # a version's name, and its commit's digest ("": whatever it is)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What an execution goes on from. `version`: its number, `step`: steps completed then, `source`: where its bytes
+    were read, `skipped`: (version's name, what was wrong with it) of each newer one that was passed over."""
+
+    version: int
+    step: int | None
+    source: str
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class _Findings:
+    """What one rank found in a candidate."""
+
+    damage: str | None = None
+    mismatches: list[str] = field(default_factory=list)
+
+
+class Resume:
+    """One rank's view of the candidates, newest first. `strict`: False if objects may differ from the stored ones."""
+
+    def __init__(
+        self, store: Store, group: Group, candidates: Sequence[Candidate], threads: int, strict: bool
+    ) -> None:
+        self._store, self._group, self._candidates = store, group, list(candidates)
+        self._threads, self._strict = threads, strict
+        self._index = 0
+        self._skipped: dict[int, str] = {}
+        self._reader: PartReader | None = None
+        self._commit: Commit | None = None
+
+    @property
+    def commit(self) -> Commit | None:
+        """The commit of the newest candidate that this rank has not found damaged; None if there is none."""
+        self._open()
+        return self._commit
+
+    @property
+    def link(self) -> Link:
+        name, digest = self._candidates[self._index]
+        return Link(name, digest)
+
+    @property
+    def behind(self) -> list[Link]:
+        """The candidates behind the current one whose digests are known or can be read."""
+        found = []
+        for name, digest in self._candidates[self._index + 1 :]:
+            try:
+                found.append(Link(name, digest or read_commit(self._store, "checkpoint", name)[1]))
+            except (DamageError, KeyMissingError):
+                continue
+        return found
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        return tuple((self._candidates[i][0], why) for i, why in sorted(self._skipped.items()) if i < self._index)
+
+    # -- before it is settled ------------------------------------------------------------------
+
+    def provide(self, entry: Entry) -> None:
+        """Fill an object from the current candidate if it is there and fits; a mismatch is for `settle` to report."""
+        while (reader := self._open()) is not None:
+            try:
+                if self._recut:
+                    self._fill_shard(entry)
+                    return
+                stored = reader.objects.get(entry.name)
+                if stored is not None and entry.mismatch(reader, stored) is None:
+                    entry.fill(reader, stored)
+                return
+            except MismatchError:
+                return
+            except DamageError as error:
+                self._advance(error.message)
+
+    @property
+    def _recut(self) -> bool:
+        """Whether the version was written by another number of ranks (accepted when the run was opened)."""
+        return self._commit is not None and self._commit.ranks != self._group.size
+
+    def _fill_shard(self, entry: Entry) -> str | None:
+        """Fill a sharded array from the shards of all ranks; why not, if that can't be."""
+        assert self._commit is not None
+        if entry.shard is None:
+            return "without a shard its value belongs to a rank; the number of ranks has changed"
+        return shards.fill(self._store, self._commit, self._threads, entry)
+
+    def stored_file(self, path: str) -> StoredFile | None:
+        reader = self._open()
+        if self._recut:
+            return None
+        return next((f for f in reader.part.files if f.path == path), None) if reader else None
+
+    @property
+    def reader(self) -> PartReader | None:
+        """This rank's reader of the current candidate."""
+        return self._open()
+
+    def _open(self) -> PartReader | None:
+        """The reader of the current candidate; passes over those whose commit or index is not whole."""
+        while self._reader is None and self._index < len(self._candidates):
+            name, digest = self._candidates[self._index]
+            try:
+                commit, found, _ = read_commit(self._store, "checkpoint", name)
+                if digest and found != digest:
+                    raise DamageError(f"versions/{name}/commit is not the record that was sealed", file=name)
+                self._candidates[self._index] = (name, found)
+                # With another number of ranks nothing but shards has a meaning: any part will do to look at.
+                rank = min(self._group.rank, commit.ranks - 1)
+                self._reader = open_part(self._store, commit, rank, self._threads)
+                self._commit = commit
+            except DamageError as error:
+                self._advance(error.message)
+            except KeyMissingError as error:
+                self._advance(error.message)
+        return self._reader
+
+    def _advance(self, why: str | None) -> None:
+        if why is not None:
+            self._skipped.setdefault(self._index, why)
+        self._index += 1
+        self.close()
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = self._commit = None
+
+    # -- settling -------------------------------------------------------------------------------
+
+    def settle(self, protected: Objects, dropped: set[str]) -> PartReader | None:
+        """Find the newest candidate whole on all ranks and restore from it (collective).
+
+        Returns this rank's reader of it, None to start from the beginning. Raises on all ranks alike: MismatchError,
+        NoWholeVersionError.
+        """
+        while True:
+            self._together_at_one()
+            reader = self._open()
+            findings = _Findings()
+            if reader is not None:
+                try:
+                    findings = self._restore(reader, protected, dropped)
+                except DamageError as error:
+                    findings = _Findings(damage=error.message)
+            elif self._candidates:
+                findings = _Findings(damage=self._skipped.get(self._index - 1, "no version is whole"))
+            everyone = [_Findings(*f) for f in self._exchange([findings.damage, findings.mismatches])]
+            damage = next((f"rank {r}: {f.damage}" for r, f in enumerate(everyone) if f.damage), None)
+            if damage is None:
+                mismatches = [f"rank {r}: {m}" for r, f in enumerate(everyone) for m in f.mismatches]
+                if mismatches and self._strict:
+                    raise self._mismatch(mismatches)
+                return reader
+            if self._index >= len(self._candidates):
+                raise self._none_whole()
+            self._advance(damage)
+
+    def _together_at_one(self) -> None:
+        """All ranks move to the oldest candidate that any of them has reached, and share why."""
+        self._open()
+        found = self._exchange([self._index, [[i, why] for i, why in self._skipped.items()]])
+        for _, reasons in found:
+            for i, why in reasons:
+                self._skipped.setdefault(i, why)
+        target = max(index for index, _ in found)
+        while self._index < target:
+            self._advance(None)
+
+    def _exchange(self, mine: list[Any]) -> list[Any]:
+        return together(self._group, "settling which version to resume from", data=mine)
+
+    def _restore(self, reader: PartReader, protected: Objects, dropped: set[str]) -> _Findings:
+        findings = _Findings()
+        if self._recut:
+            for entry in protected:
+                if (why := self._fill_shard(entry)) is not None:
+                    findings.mismatches.append(f"{entry.name!r}: {why}")
+            return findings
+        for entry in protected:
+            stored = reader.objects.get(entry.name)
+            why = "stored: nothing of this name; the program has it" if stored is None else entry.mismatch(reader, stored)
+            if why is not None:
+                findings.mismatches.append(f"{entry.name!r}: {why}")
+            elif stored is not None and not entry.equals(reader, stored):
+                entry.fill(reader, stored)
+        for stored in reader.part.objects:
+            if stored.name not in protected and stored.name not in dropped:
+                objects.verify(reader, stored)
+                if not stored.late:
+                    what = _describe(reader, stored)
+                    findings.mismatches.append(f"{stored.name!r}: stored: {what}; the program has not protected it")
+        return findings
+
+    def _mismatch(self, mismatches: list[str]) -> MismatchError:
+        shown = mismatches[:20] + ([f"… and {len(mismatches) - 20} more"] if len(mismatches) > 20 else [])
+        lines = "\n  ".join(shown)
+        return MismatchError(
+            f"The program's objects are not those of version {self.link.name}:\n  {lines}\n"
+            "Nothing was changed. Start the program that belongs to this run, or give objects up with run.drop(name), or "
+            "accept with holdfast.open(..., objects_changed='accept'): the program's own value then stands where the "
+            "stored one is missing or does not fit, and stored objects that it has not protected are carried along."
+        )
+
+    def _none_whole(self) -> NoWholeVersionError:
+        lines = "\n  ".join(f"{name}: {why}" for name, why in self.skipped)
+        return NoWholeVersionError(
+            f"None of the run's versions is whole:\n  {lines}\n"
+            "Nothing was started, nothing was changed. Restore the run's files from elsewhere, look for abandoned versions with "
+            "`holdfast ls` and go back to one with `holdfast rollback`, or start anew in another directory."
+        )
+
+
+def _describe(reader: PartReader, stored: StoredObject) -> str:
+    from .. import state
+
+    about = state.describe(reader.tree(stored))
+    return ", ".join(f"{k} {v}" for k, v in about.items())
+
+
+def reader_of(store: Store, commit: Commit, part: Any, rank: int, threads: int) -> PartReader:
+    """A reader of a version that this process has just written and whose index it still has."""
+    return PartReader(store, f"{commit.path}/{data_name(rank)}", part, threads)

@@ -1,0 +1,64 @@
+"""Going back to an older version, from inside a program: a new attempt, sealed on that version."""
+
+from __future__ import annotations
+
+from ..catalog import Snapshot, Version, list_versions
+from ..errors import UsageError
+from ..group import from_root
+from .execution import Execution
+from .fencing import fence
+from .resume import Candidate, Resume
+
+
+def roll_back(x: Execution, version: int) -> None:
+    """Go back to checkpoint `version`: at once, or at the next loop head if a loop runs (collective)."""
+    found = from_root(x.group, "looking for the version to roll back to", lambda: candidates(Snapshot(x.store), version))
+    assert isinstance(found, list)
+    targets: list[Candidate] = [(name, digest) for name, digest in found]
+    if not x.settled:
+        x.resume.close()
+        x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
+        return
+
+    def carry_out() -> None:
+        x.resume.close()
+        if x.writer.carry is not None:
+            x.writer.carry.close()
+            x.writer.carry = None
+        x.writer.attempt = fence(x.store, x.group, x.writer.number)
+        x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
+        x.settled = False
+        x.settle()
+        x.loops.moved = True
+
+    if x.loops.active:
+        x.rollback = carry_out
+    else:
+        carry_out()
+
+
+def candidates(snapshot: Snapshot, version: int) -> list[list[str]]:
+    """[[name, digest]] of checkpoint `version` and, behind it, what it was made from (local); UsageError if there is none."""
+    chosen = find(snapshot, version)
+    commit, digest = snapshot.commit("checkpoint", chosen.name)
+    found = [[chosen.name, digest]]
+    present = {n.name for n in snapshot.names["checkpoint"]}
+    while commit.parent is not None and commit.parent.name in present and len(found) < 1000:
+        found.append([commit.parent.name, commit.parent.digest])
+        try:
+            commit, digest = snapshot.commit("checkpoint", commit.parent.name)
+        except Exception:
+            break
+    return found
+
+
+def find(snapshot: Snapshot, version: int) -> Version:
+    """The whole checkpoint with this number (local); UsageError that lists those there are."""
+    usable = [
+        v for v in list_versions(snapshot) if v.kind == "checkpoint" and v.status in ("current", "abandoned")
+    ]
+    for v in usable:
+        if v.number == version:
+            return v
+    there = ", ".join(str(v.number) for v in usable) or "none"
+    raise UsageError(f"There is no checkpoint {version} to go back to. Nothing was changed. There are: {there}.")

@@ -1,0 +1,277 @@
+"""The run as a program sees it. Checks what it is given and says what it means; `execution.py` does it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import IO, Any, TypeVar
+
+import numpy as np
+
+from .. import state
+from ..catalog import Snapshot, Version, list_versions
+from ..errors import MismatchError, StorageError, UsageError
+from ..policy import Every
+from .checkpoint import Handle
+from .execution import Execution
+from .loading import load_object
+from .loops import DEFAULT
+from .objects import Entry, Shard
+from .resume import Restored
+from .rollback import roll_back
+from .transaction import Transaction
+
+T = TypeVar("T")
+
+
+class Run:
+    """One execution of a run, made by `holdfast.open` or handed to the main function by `holdfast.launch`.
+
+    *Collective* calls are made by all ranks, in the same order; *local* ones by any. As a context manager: leaving the
+    block normally completes the run, an exception leaves it resumable.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._x = execution
+        self._namespace: state.State | None = None
+        self._used = False  # whether there is anything to complete
+
+    # -- what the state is -----------------------------------------------------------------------
+
+    def protect(self, name: str, obj: T, *, shard: Shard | None = None, pickle: bool = False) -> T:
+        """Declare `obj` part of the state under `name` and return it (local).
+
+        If the run has a version to resume from, `obj` is filled from it at once; the value is provisional until
+        `steps` or `ready`, and exactly the stored one from then on. `obj` stays the same object. `shard`: the part of
+        a global array that this rank holds; without one each rank's value is its own. The same name again within one
+        execution binds it to another object without restoring. `pickle=True` accepts what only pickle can store.
+
+        Raises UnsupportedError for a kind that can't be protected (the message names the ways out). A stored object that
+        does not fit is reported by `steps` or `ready`, on all ranks at once; after those, MismatchError here.
+        """
+        self._check("protect", writes=False)
+        if not isinstance(name, str) or not 0 < len(name) <= 255:
+            raise UsageError(f"run.protect({name!r}): a name of 1 to 255 characters is needed.")
+        state.check(name, obj, pickle=pickle)
+        if shard is not None:
+            shard.check(name, obj)
+        x = self._x
+        again = name in x.objects
+        entry = Entry(name, obj, shard, pickle, x.objects[name].late if again else x.settled)
+        x.objects.add(entry)
+        x.dropped.discard(name)
+        if not again:
+            self._used = True
+            self._provide(entry)
+        return obj
+
+    def _provide(self, entry: Entry) -> None:
+        x = self._x
+        if not x.settled:
+            x.resume.provide(entry)
+            return
+        carry = x.writer.carry
+        if carry is None or entry.name not in carry.objects:
+            return
+        why = entry.mismatch(carry, carry.objects[entry.name])
+        if why is None:
+            entry.fill(carry, carry.objects[entry.name])
+        elif x.options.objects_changed == "error":
+            x.objects.drop(entry.name)
+            raise MismatchError(
+                f"{entry.name!r} does not fit what version {x.newest} holds: {why}. Nothing was changed. Give the stored "
+                f"value up with run.drop({entry.name!r}), or accept with objects_changed='accept'.",
+                object=entry.name,
+                rank=x.group.rank,
+            )
+
+    def state(self, **values: Any) -> state.State:
+        """A namespace whose attributes are state, of any kind and size, free to be rebound: `s.u = f(s.u)` (local).
+
+        The arguments are initial values; stored ones replace them at once (provisional until `steps` or `ready`).
+        There is one namespace in a run, stored as the object "state": a second call adds to it.
+        """
+        if self._namespace is not None:
+            for key, value in values.items():
+                if not hasattr(self._namespace, key):
+                    setattr(self._namespace, key, value)
+            return self._namespace
+        namespace = state.State()
+        for key, value in values.items():
+            setattr(namespace, key, value)
+        self._namespace = self.protect("state", namespace)
+        return namespace
+
+    def rng(self, seed: int, name: str = "rng") -> np.random.Generator:
+        """A protected random generator, its own stream on each rank, from `SeedSequence(seed)` (local)."""
+        sequence = np.random.SeedSequence(seed, spawn_key=(self._x.group.rank,))
+        return self.protect(name, np.random.default_rng(sequence))
+
+    def file(self, path: str | os.PathLike[str], mode: str = "a", **options: Any) -> IO[Any]:
+        """Open an output file that belongs to the state (local); `mode` "a" or "w", with "b" for bytes.
+
+        On a resume it is cut back to its length at the restored version, so that no line is there twice. Further
+        arguments go to `open`. What was in the file before the run first opened it with "a" stays. Only appending is
+        undone: what is overwritten in the middle can't be restored. Raises MismatchError if the file is shorter than
+        the version knows, or was changed by someone else.
+        """
+        self._check("file")
+        self._used = True
+        x = self._x
+        path = os.path.abspath(os.fspath(path))
+        if x.settled:
+            known = x.writer.carry.part.files if x.writer.carry else ()
+            stored = next((f for f in known if f.path == path), None)
+        else:
+            stored = x.resume.stored_file(path)
+        return x.files.open(path, mode, stored, self.resumed, options)
+
+    def drop(self, name: str) -> None:
+        """Give up the object `name`, protected or only stored: the next versions do not hold it (local)."""
+        self._check("drop")
+        x = self._x
+        reader = x.writer.carry if x.settled else x.resume.reader
+        if not x.objects.drop(name) and (reader is None or name not in reader.objects):
+            raise UsageError(f"run.drop({name!r}): there is no object of this name.", object=name)
+        x.dropped.add(name)
+
+    # -- where it is -----------------------------------------------------------------------------
+
+    def ready(self) -> None:
+        """Settle what this execution goes on from (collective; `steps` calls it).
+
+        One version for all ranks, the newest that is whole on all of them; every protected object holds exactly its
+        state afterwards. Raises on all ranks alike: MismatchError (missing, new, differing objects), NoWholeVersionError,
+        FencedError.
+        """
+        self._check("ready", writes=False)
+        self._used = True
+        self._x.settle()
+
+    @property
+    def resumed(self) -> bool:
+        """Whether there is a version to resume from (local; provisional until `steps` or `ready`)."""
+        return self._x.restored is not None if self._x.settled else self._x.resume.commit is not None
+
+    @property
+    def restored(self) -> Restored | None:
+        """What this execution went on from; None at the beginning, or before `steps` or `ready` (local)."""
+        return self._x.restored
+
+    @property
+    def step(self) -> int | None:
+        """The step that the innermost loop is in, or the steps completed when none runs; None before any (local)."""
+        return self._x.step
+
+    @property
+    def comm(self) -> Any:
+        """What the program computes with: the communicator given, or `holdfast.SERIAL`."""
+        return self._x.group.comm
+
+    @property
+    def url(self) -> str:
+        """Where the run is kept: an absolute path."""
+        return self._x.url
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt; 0 if the run was opened for reading."""
+        return self._x.writer.attempt
+
+    @property
+    def versions(self) -> list[Version]:
+        """Every version there is, newest first: number, kind, status, step, parent, attempt, created, bytes (local)."""
+        return list_versions(Snapshot(self._x.store))
+
+    # -- loop and checkpoints ---------------------------------------------------------------------
+
+    def steps(self, n: int | None = None, *, every: Every | None = None, name: str = "steps") -> Iterator[int]:
+        """Yield step numbers up to `n` (None: without end), from the step after the restored version (collective).
+
+        Between iterations, checkpoints are taken as `every` says (default: every 60 seconds) and signals are heeded:
+        SIGTERM, SIGINT and SIGUSR1 lead to a last checkpoint and `Interrupted`. `name` tells loops apart.
+        """
+        self._check("steps")
+        if n is not None and (not isinstance(n, (int, np.integer)) or n < 0):
+            raise UsageError(f"run.steps({n!r}): a number of steps, or None for no end, is needed.")
+        if every is not None and not isinstance(every, Every):
+            raise UsageError(f"run.steps(every={every!r}): holdfast.steps(100) or holdfast.seconds(60) is needed.")
+        self._used = True
+        return self._x.loops.iterate(self._x, None if n is None else int(n), every or DEFAULT, name)
+
+    def checkpoint(self) -> Handle:
+        """Take a checkpoint (collective). In a loop's body it takes effect at the next loop head, where the state is
+        whole; outside of loops at once. Raises CheckpointError or, with on_error="warn", warns; FencedError."""
+        self._check("checkpoint")
+        self._used = True
+        x = self._x
+        x.settle()
+        x.loops.moved = True
+        x.pending = x.pending or Handle(x.writer.number)
+        return x.pending if x.loops.active else x.take("request")
+
+    def transaction(self, label: str) -> Transaction:
+        """A record: what is `put` inside the `with` block, committed on all ranks or not at all (collective)."""
+        self._check("transaction")
+        self._used = True
+        return Transaction(self._x, label)
+
+    def rollback(self, version: int) -> None:
+        """Go back to any kept checkpoint, by its number (collective); in a loop's body, at the next loop head.
+
+        Protected objects, output files and loop positions become those of the version. Later versions stay listed as
+        abandoned until pruned; their numbers never come back. UsageError if there is no such version.
+        """
+        self._check("rollback")
+        self._used = True
+        roll_back(self._x, version)
+
+    def load(self, name: str, version: int | None = None, *, rank: int | None = None) -> Any:
+        """A stored object, as a new object, without protecting it (local).
+
+        `version`: a checkpoint's or record's number; None: the newest checkpoint that counts and holds `name`, else the newest
+        such record. `rank`: whose value; None: this rank's own if the ranks are as many as then, else the
+        global array of a sharded object. KeyError-like UsageError if there is no such object; DamageError.
+        """
+        if self._x.closed:
+            raise UsageError("run.load: the run is closed.")
+        return load_object(self._x.store, self._x.group, self._x.options.threads, name, version, rank)
+
+    # -- leaving ----------------------------------------------------------------------------------
+
+    def complete(self) -> None:
+        """Take a last version and mark the run complete (collective). Leaving the `with` block normally does it.
+
+        On a run that was complete already and in which nothing was run, nothing is written.
+        """
+        self._check("complete")
+        self._x.complete()
+
+    def close(self) -> None:
+        """Release the run without marking it complete (local, but all ranks should). Safe to call again."""
+        self._x.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        x = self._x
+        try:
+            if error is None and self._used and not x.closed and not x.readonly:
+                x.complete()
+        except BaseException as last:
+            x.end("failed", error=f"{type(last).__name__}: {last}")
+            raise
+        finally:
+            if error is not None:
+                x.end("failed", error=f"{type(error).__name__}: {error}")
+            x.close()
+
+    def _check(self, call: str, writes: bool = True) -> None:
+        if self._x.closed:
+            raise UsageError(f"run.{call}: the run is closed.")
+        if writes and self._x.readonly:
+            raise StorageError(f"run.{call}: the run was opened with mode='r', which never writes. Open it with mode='a'.")

@@ -1,0 +1,29 @@
+"""Numbers with units, for people: bytes and seconds."""
+
+from __future__ import annotations
+
+
+def bytes_text(n: float) -> str:
+    """`n` bytes as text with a binary unit: 1536 -> '1.5 KiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(n) < 1024 or unit == "TiB":
+            return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1024
+    raise AssertionError
+
+
+def seconds_text(s: float) -> str:
+    """`s` seconds as text: 0.0042 -> '4.2 ms', 75 -> '1 min 15 s'."""
+    if s < 0:
+        return "-" + seconds_text(-s)
+    if s < 1e-3:
+        return f"{s * 1e6:.0f} µs"
+    if s < 1:
+        return f"{s * 1e3:.1f} ms"
+    if s < 60:
+        return f"{s:.1f} s"
+    if s < 3600:
+        return f"{int(s // 60)} min {int(s % 60)} s"
+    if s < 86400:
+        return f"{int(s // 3600)} h {int(s % 3600 // 60)} min"
+    return f"{int(s // 86400)} d {int(s % 86400 // 3600)} h"
