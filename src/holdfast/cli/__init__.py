@@ -1,0 +1,28 @@
+"""The `holdfast` command: supervises programs, lists what is stored, verifies it, rolls it back, prunes it.
+
+Exit codes, of `holdfast run` (0 to 2 of the other commands too):
+
+    0   complete: every run that the program opened says so
+    1   Holdfast's own error (a message says which), or damage found by `verify`
+    2   wrong usage of the command line
+    85  interrupted, with progress: the same command goes on from there
+    86  interrupted, without a new version
+    87  the last checkpoint failed; the version before is safe
+    88  gave up: two attempts in a row made no progress
+    89  gave up: the allowed restarts are used
+    any other: the program's own code, where it failed without opening a run (128 + signal if it was killed), or
+        where a serial program failed after its runs were complete
+
+Nothing but the entry point is imported here: click and rich are loaded when a command is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console entry point: runs the command and exits with its code."""
+    from .app import holdfast
+
+    holdfast.main(args=None if arguments is None else list(arguments), prog_name="holdfast")

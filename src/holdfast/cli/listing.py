@@ -1,0 +1,164 @@
+"""`holdfast ls` and `holdfast show`: what there is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import human
+from .arguments import json_option, run_argument, version_argument
+
+if TYPE_CHECKING:
+    from ..catalog import Attempt, Catalog, Process, Version
+
+
+@click.command(short_help="List versions, records, attempts.")
+@run_argument
+@click.option("--attempts", is_flag=True, help="The attempts too: who held the run, and how each ended.")
+@json_option
+def ls(url: str, attempts: bool, as_json: bool) -> None:
+    """List a run's versions and records, newest first.
+
+    A version's status: current (it counts), abandoned (a resume or rollback passed it over), damaged (present
+    but invalid), fragment (never committed).
+
+    \b
+    --json: {format, url, run, complete, problems, lineage: [number], versions: [{name, number,
+    attempt, kind, status, step, parent, created, seconds, bytes, ranks, objects, complete, reason,
+    label, problem}], attempts: [{number, kind, created, ranks, sealed, base, holder: {host, boot,
+    pidns, pid, start, alive}, end: {outcome, time, version, step, signal, error}, damaged}]}.
+    created and time: seconds since 1970; seconds: how long the program waited; alive: null on other
+    machines. Versions are newest first, attempts oldest first.
+    """
+    catalog = human.require_run(url)
+    if as_json:
+        human.document(
+            url=human.place(url),
+            run=catalog.run,
+            complete=catalog.complete,
+            problems=catalog.problems,
+            lineage=[v.number for v in catalog.lineage],
+            versions=[asdict(v) for v in catalog.versions],
+            attempts=[_attempt(a) for a in catalog.attempts],
+        )
+        return
+    now = time.time()
+    _summary(url, catalog)
+    if catalog.versions:
+        columns: tuple[str, ...] = (
+            "version",
+            "kind",
+            "status",
+            "step",
+            "parent",
+            "attempt",
+            "age",
+            "size",
+            "stall",
+            "notes",
+        )
+        rows = [_version_row(v, now) for v in catalog.versions]
+        human.table(columns, rows, right=("version", "step", "parent", "attempt", "size", "stall"))
+    if attempts:
+        click.echo()
+        columns = ("attempt", "kind", "ranks", "age", "base", "holder", "outcome", "ended at", "notes")
+        rows = [_attempt_row(a, now) for a in catalog.attempts]
+        human.table(columns, rows, right=("attempt", "ranks"))
+    for problem in catalog.problems:
+        click.echo(f"problem: {problem}", err=True)
+
+
+@click.command(short_help="Show what a version holds.")
+@run_argument
+@version_argument(required=False)
+@json_option
+def show(url: str, version: int | None, as_json: bool) -> None:
+    """Show what a version holds: objects of each rank, their types, shapes and sizes, and output files.
+
+    VERSION: a number; without it the newest that counts.
+
+    \b
+    --json: {format, url, version: {the commit record}, ranks: [{rank, bytes, objects: [{name, kind,
+    dtype, shape, shard, bytes, late}], files: [{path, bytes}]}]}.
+    """
+    from ..run.maintenance import show as look
+
+    human.require_run(url)
+    found = look(url, version)
+    if as_json:
+        human.document(url=human.place(url), **found)
+        return
+    _show(found)
+
+
+def _summary(url: str, catalog: Catalog) -> None:
+    head = catalog.lineage[0] if catalog.lineage else None
+    state = "complete" if catalog.complete else "resumable" if head else "nothing to resume from"
+    where = f", at version {head.number}" + (f" (step {head.step})" if head.step is not None else "") if head else ""
+    click.echo(f"{url}: {state}{where}")
+
+
+def _version_row(v: Version, now: float) -> tuple[str, ...]:
+    from ..units import bytes_text, seconds_text
+
+    known = v.status in ("current", "abandoned")
+    notes = [v.label or "", "complete" if v.complete else v.reason, v.problem or ""]
+    return (
+        str(v.number),
+        v.kind,
+        v.status,
+        human.text(v.step),
+        human.text(v.parent),
+        str(v.attempt),
+        human.age(v.created, now),
+        bytes_text(v.bytes) if known else "",
+        seconds_text(v.seconds) if known else "",
+        ", ".join(filter(None, notes)),
+    )
+
+
+def _attempt_row(a: Attempt, now: float) -> tuple[str, ...]:
+    end = a.end
+    outcome = end.outcome if end else {True: "alive", False: "died", None: "unknown"}[_alive(a.holder)]
+    at = "" if end is None or end.version is None else f"version {end.version}"
+    notes = [end.signal or "", end.error or ""] if end else []
+    return (
+        str(a.number),
+        a.kind,
+        str(a.ranks),
+        human.age(a.created, now),
+        human.text(_base(a)) if a.sealed else "not sealed",
+        f"{a.holder.pid} on {a.holder.host}" if a.holder else "",
+        outcome,
+        at,
+        ", ".join(filter(None, [*notes, a.damaged or ""])),
+    )
+
+
+def _base(a: Attempt) -> str | None:
+    return a.base.version.name if a.base and a.base.version else None
+
+
+def _alive(process: Process | None) -> bool | None:
+    return process.alive if process and process.here else None
+
+
+def _attempt(a: Attempt) -> dict[str, Any]:
+    return {
+        "number": a.number,
+        "kind": a.kind,
+        "created": a.created,
+        "ranks": a.ranks,
+        "sealed": a.sealed,
+        "base": _base(a),
+        "holder": {**a.holder.plain(), "alive": _alive(a.holder)} if a.holder else None,
+        "end": asdict(a.end) if a.end else None,
+        "damaged": a.damaged,
+    }
+
+
+def _show(found: dict[str, Any]) -> None:
+    raise NotImplementedError

@@ -1,0 +1,80 @@
+"""`holdfast run`: the supervisor's command line, and the table of exit codes."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from .. import errors
+
+EXIT_CODES = {
+    errors.EXIT_COMPLETE: "complete: every run that the program opened says so",
+    1: "Holdfast's own error; a message says which",
+    2: "wrong usage of the command line",
+    errors.EXIT_INTERRUPTED: "interrupted, with progress: the same command goes on from there",
+    errors.EXIT_INTERRUPTED_NO_PROGRESS: "interrupted, without a new version",
+    errors.EXIT_LAST_CHECKPOINT_FAILED: "the last checkpoint failed; the version before is safe",
+    errors.EXIT_NO_PROGRESS: "gave up: two attempts in a row made no progress",
+    errors.EXIT_RESTARTS_EXHAUSTED: "gave up: the allowed restarts are used",
+}
+
+_EPILOG = "\n".join(
+    [
+        "\b",
+        "Exit codes:",
+        *(f"  {code:<3} {meaning}" for code, meaning in EXIT_CODES.items()),
+        "  any other: the program's own, where it failed without opening a run",
+        "  (128 + signal if it was killed) or, serial, after its runs were complete",
+    ]
+)
+
+
+def _mpi_args(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(word for text in given for word in shlex.split(text))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command(
+    short_help="Run a program until it is complete.",
+    context_settings={"allow_interspersed_args": False},
+    epilog=_EPILOG,
+)
+@click.option(
+    "-n", "--ranks", type=click.IntRange(min=1), help="Ranks, started by Open MPI or MPICH. [default: serial]"
+)
+@click.option("--max-restarts", type=click.IntRange(min=0), help="Restarts allowed. [default: while there is progress]")
+@click.option("--mpi-args", multiple=True, callback=_mpi_args, metavar="ARGS", help="More arguments for mpirun.")
+@click.option("--prefix", is_flag=True, help="Mark each line of output with its rank.")
+@click.option(
+    "--grace", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds for a last checkpoint."
+)
+@click.option("-q", "--quiet", is_flag=True, help="No account of what happens on stderr.")
+@click.option("--report", type=click.Path(dir_okay=False), help="Write a JSON report to this file at the end.")
+@click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGS]...")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    ranks: int | None,
+    max_restarts: int | None,
+    mpi_args: tuple[str, ...],
+    prefix: bool,
+    grace: float,
+    quiet: bool,
+    report: str | None,
+    program: tuple[str, ...],
+) -> None:
+    """Run a program until it is complete: start it, and start it again whenever it dies.
+
+    The program decides what is complete, through the runs that it opens. SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGHUP
+    ask it for a last checkpoint; a second one ends it at once. Ranks that outlived their supervisor are asked for
+    a last checkpoint, ended, and resumed from.
+    """
+    if ranks is None and (mpi_args or prefix):
+        raise click.UsageError("--mpi-args and --prefix need -n: without it the program is started directly.")
+    from ..supervisor import Plan, supervise
+
+    plan = Plan(program, ranks, max_restarts, mpi_args, prefix, grace, quiet, report)
+    ctx.exit(supervise(plan))

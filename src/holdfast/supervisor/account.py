@@ -1,0 +1,106 @@
+"""What the user is told: lines on stderr while it happens, and a JSON report at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ..units import seconds_text
+from .facts import Execution, Opened, shown
+from .judge import Verdict, death
+
+REPORT_FORMAT = 1
+
+
+class Account:
+    """Writes `holdfast: ...` lines to stderr, none if `quiet`."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+
+    def say(self, text: str) -> None:
+        if self._quiet:
+            return
+        lines = "".join(f"holdfast: {line}\n" for line in text.splitlines())
+        with contextlib.suppress(OSError, ValueError):  # nobody reads any more: no reason to stop the program
+            sys.stderr.write(lines)  # at once, so that ranks' own lines do not come in between
+            sys.stderr.flush()
+
+    def starts(self, what: str) -> None:
+        self.say(f"starts {what}")
+
+    def opened(self, one: Opened, base: str) -> None:
+        self.say(f"attempt {one.attempt} of {shown(one.url)} {base}")
+
+    def died(self, execution: Execution, serial: bool) -> None:
+        """Tells of an execution after which another is to come: what it died of, what is resumed, what is lost."""
+        seconds = seconds_text(execution.ended - execution.began)
+        named = ", ".join(f"attempt {r.attempt} of {shown(r.url)}" for r in execution.runs if r.attempt)
+        self.say(f"{named or 'the program'} died after {seconds}: {death(execution, serial)}")
+        for run in execution.runs:
+            if run.complete:
+                continue
+            place = "starts from the beginning"
+            if run.version is not None:
+                step = "" if run.step is None else f" (step {run.step})"
+                place = f"resumes from version {run.version}{step}"
+            self.say(f"{shown(run.url)} {place}; {seconds_text(execution.lost)} of work lost")
+
+    def verdict(self, verdict: Verdict, executions: Sequence[Execution]) -> None:
+        self.say(verdict.message)
+        restarts = len(executions) - 1
+        if restarts > 0:
+            lost = seconds_text(lost_seconds(executions))
+            self.say(f"{restarts} restart{'s' * (restarts != 1)}, {lost} of work lost")
+
+
+def lost_seconds(executions: Sequence[Execution]) -> float:
+    """Seconds of work that were done twice: those lost by every execution but the last."""
+    return sum(e.lost for e in executions[:-1])
+
+
+def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> dict[str, Any]:
+    """The report as a JSON-able object: the verdict, each execution with its runs, and how the runs stand now.
+
+    Members: `format` (1), `outcome`, `exit`, `message`, `seconds` (from first start to last end), `restarts`,
+    `lost_seconds`, `executions` (`number`, `began`, `ended`, `code`, `died`, `lost_seconds`, `runs`), `runs` (`url`,
+    `complete`, `version`, `step`). Times are seconds since 1970.
+    """
+    last = executions[-1]
+    return {
+        "format": REPORT_FORMAT,
+        "outcome": verdict.outcome,
+        "exit": verdict.exit,
+        "message": verdict.message,
+        "seconds": last.ended - executions[0].began,
+        "restarts": len(executions) - 1,
+        "lost_seconds": lost_seconds(executions),
+        "executions": [
+            {
+                "number": e.number,
+                "began": e.began,
+                "ended": e.ended,
+                "code": e.code,
+                "died": death(e, serial),
+                "lost_seconds": e.lost,
+                "runs": [asdict(run) for run in e.runs],
+            }
+            for e in executions
+        ],
+        "runs": [{"url": r.url, "complete": r.complete, "version": r.version, "step": r.step} for r in last.runs],
+    }
+
+
+def write_report(path: str, content: dict[str, Any]) -> str | None:
+    """Writes the report to `path`; a complaint if that fails (the verdict stands all the same)."""
+    try:
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump(content, f, indent=2)
+            f.write("\n")
+    except OSError as error:
+        return f"the report could not be written to {path}: {error}"
+    return None

@@ -1,0 +1,144 @@
+"""What is known of an execution once it has ended: the words of the program, and what its runs' catalogs say."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..catalog import Attempt, Catalog, End, Process, Version, read_catalog
+from ..store import open_store
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The program's word that it began attempt `attempt` of the run at `url`."""
+
+    url: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run after an execution.
+
+    `attempt`: the newest that this execution began, None if it did not come that far; `end`: how that one ended, None
+    if it did not live to say so; `complete`: the newest version and the newest attempt's end both say so;
+    `rival`: a sentence on another attempt that began later and lives, None if there is none; `version`, `step`:
+    newest of the lineage; `gained`: versions of the lineage that this execution wrote; `safe`: when the state
+    that would be resumed from was stored (seconds since 1970), None if there is none.
+    """
+
+    url: str
+    attempt: int | None
+    end: End | None = None
+    complete: bool = False
+    rival: str | None = None
+    version: int | None = None
+    step: int | None = None
+    gained: int = 0
+    safe: float | None = None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One start of the program: its number (from 1), when it began and ended (seconds since 1970), the exit code of
+    what was started (negative: the signal that killed it), whether the supervisor ended it or what was left of it
+    unasked (`cleared`), the rank that was seen to die first and its pid, and its runs."""
+
+    number: int
+    began: float
+    ended: float
+    code: int
+    runs: tuple[RunFacts, ...] = ()
+    cleared: bool = False
+    first_dead: tuple[int, int] | None = None
+
+    @property
+    def gained(self) -> bool:
+        return any(run.gained for run in self.runs)
+
+    @property
+    def lost(self) -> float:
+        """Seconds of work that are done again: since the newest state kept, or all of this execution's."""
+        began = [max(self.began, run.safe or 0.0) for run in self.runs if not run.complete]
+        return max(0.0, self.ended - min(began, default=self.ended))
+
+
+def read_report(path: str) -> list[Opened]:
+    """The attempts that the program has reported so far; a line that is not whole yet is left for later."""
+    try:
+        with open(path, "rb") as f:
+            lines = f.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            value = json.loads(line)
+            found.append(Opened(str(value["url"]), int(value["attempt"])))
+        except (ValueError, KeyError, TypeError):
+            continue  # not ours: the program may write anything anywhere
+    return found
+
+
+def catalog_of(url: str) -> Catalog:
+    return read_catalog(open_store(url, create=False, read_only=True))
+
+
+def processes_of(opened: Iterable[Opened]) -> list[Process]:
+    """The processes of the newest reported attempt of each run, in order of ranks."""
+    newest: dict[str, int] = {}
+    for one in opened:
+        newest[one.url] = max(one.attempt, newest.get(one.url, 0))
+    found: dict[Process, None] = {}
+    for url, number in newest.items():
+        for attempt in catalog_of(url).attempts:
+            if attempt.number == number:
+                found.update(dict.fromkeys(attempt.processes))
+    return list(found)
+
+
+def gather(urls: Iterable[str], opened: Iterable[Opened]) -> tuple[RunFacts, ...]:
+    """The facts of each run of `urls`, of which this execution began the attempts `opened`."""
+    opened = list(opened)
+    return tuple(facts_of(url, catalog_of(url), {o.attempt for o in opened if o.url == url}) for url in urls)
+
+
+def facts_of(url: str, catalog: Catalog, own: set[int]) -> RunFacts:
+    """What `catalog` says of a run of which this execution began the attempts `own`."""
+    # A program that rolls back takes further attempts by itself: they have the same processes.
+    ours = {p for a in catalog.attempts if a.number in own for p in a.processes}
+    own = own | {a.number for a in catalog.attempts if a.holder in ours and a.number > min(own)}
+    newest = max(own, default=None)
+    programs = [a for a in catalog.attempts if a.kind == "run"]
+    last = programs[-1].end if programs else None
+    mine = next((a.end for a in catalog.attempts if a.number == newest), None)
+    rival = next((a for a in reversed(catalog.attempts) if newest and a.number > newest and _lives(a)), None)
+    head: Version | None = catalog.lineage[0] if catalog.lineage else None
+    return RunFacts(
+        url,
+        newest,
+        end=mine,
+        complete=catalog.complete and last is not None and last.outcome == "complete",
+        rival=f"attempt {rival.number}, {rival.holder}" if rival else None,
+        version=head.number if head else None,
+        step=head.step if head else None,
+        gained=sum(v.attempt in own for v in catalog.lineage),
+        safe=head.created if head else None,
+    )
+
+
+def _lives(attempt: Attempt) -> bool:
+    """Whether an attempt is under way; of one on another machine we know only that it has not ended."""
+    if attempt.end is not None:
+        return False
+    known = [p for p in (attempt.holder, *attempt.processes) if p is not None]
+    return any(not p.here or p.alive for p in known)
+
+
+def shown(url: str) -> str:
+    """A run's place as people would type it: relative where it lies below the working directory."""
+    relative = os.path.relpath(url)
+    return url if relative.startswith("..") else relative

@@ -1,0 +1,173 @@
+"""What follows from what happened: start again, or stop with a verdict. Pure rules, no clocks, no files.
+
+The runs' own records decide. An exit code is believed only where no record can speak: of a program that never
+opened a run, and as a sign that a death was violent (mpirun says 0 after some lost jobs, but never 137 after a good
+one).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import (
+    EXIT_COMPLETE,
+    EXIT_INTERRUPTED,
+    EXIT_INTERRUPTED_NO_PROGRESS,
+    EXIT_LAST_CHECKPOINT_FAILED,
+    EXIT_NO_PROGRESS,
+    EXIT_RESTARTS_EXHAUSTED,
+)
+from .facts import Execution, RunFacts, shown
+
+EXIT_ERROR = 1  # Holdfast's own errors, as in the other commands
+
+TRIES = 2  # executions in a row without progress after which starting again is no use
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The end of supervision: a word for programs, the exit code, and what to tell the user."""
+
+    outcome: str
+    exit: int
+    message: str
+
+
+def judge(
+    executions: Sequence[Execution], *, asked: str | None = None, max_restarts: int | None = None, serial: bool = True
+) -> Verdict | None:
+    """The verdict after the newest of `executions` (oldest first, at least one); None: start the program again.
+
+    `asked`: name of the signal by which the supervisor was asked to leave; `max_restarts`: how often it may start
+    again; `serial`: whether exit codes are the program's own, not mpirun's.
+    """
+    last = executions[-1]
+    runs = last.runs
+    if not runs:
+        return _never_opened(last, asked)
+    if all(run.complete for run in runs):
+        return _complete(last, serial)
+    if rivals := [run for run in runs if run.rival]:
+        where = shown(rivals[0].url)
+        text = f"{where} has been taken over by {rivals[0].rival}; it is not started again here. {_safe(runs)}"
+        return Verdict("taken over", EXIT_ERROR, text)
+    if asked or not _violent(last):
+        if failed := [run for run in runs if _last_checkpoint_failed(run)]:
+            error = failed[0].end.error if failed[0].end else None
+            text = f"the last checkpoint failed ({error or 'no reason recorded'}). {_safe(runs)} {_again(runs)}"
+            return Verdict("last checkpoint failed", EXIT_LAST_CHECKPOINT_FAILED, text)
+        if asked or any(run.end and run.end.outcome == "interrupted" for run in runs):
+            by = asked or next((r.end.signal for r in runs if r.end and r.end.signal), None) or "a signal"
+            return _interrupted(executions, f"interrupted by {by}")
+        if last.code == 0 and all(run.complete or (run.end and run.end.outcome == "closed") for run in runs):
+            hint = (
+                "the program left without completing its run, so it is not started again (if it was done, let it say "
+                "so: `with holdfast.open(...) as run:` or `run.complete()`)"
+            )
+            return _interrupted(executions, hint)
+    barren = [e for e in executions[-TRIES:] if not e.gained]
+    if len(barren) == TRIES:
+        return Verdict("no progress", EXIT_NO_PROGRESS, _gives_up(barren, serial))
+    if max_restarts is not None and len(executions) > max_restarts:
+        text = f"{max_restarts} restart{'s' * (max_restarts != 1)} allowed and used. {_safe(runs)} {_again(runs)}"
+        return Verdict("restarts exhausted", EXIT_RESTARTS_EXHAUSTED, text)
+    return None
+
+
+def death(execution: Execution, serial: bool = True) -> str:
+    """What an execution died of, as far as is known: its rank, exit code or signal, the error it recorded."""
+    parts = []
+    if execution.first_dead and not serial:
+        parts.append(f"rank {execution.first_dead[0]} (process {execution.first_dead[1]}) died first")
+    code = execution.code
+    number = -code if code < 0 else code - 128
+    if name := _signal_name(number):
+        who = "killed by" if serial or code < 0 else "mpirun reports"
+        parts.append(f"{who} {name}")
+    else:
+        parts.append(f"{'exit code' if serial else 'exit code of mpirun'} {code}")
+    for run in execution.runs:
+        if run.end and run.end.error:
+            parts.append(run.end.error.strip().splitlines()[0])
+    return ", ".join(parts)
+
+
+def code_of(code: int) -> int:
+    """An exit code as the shell would see it: 128 + signal for a process that was killed."""
+    return 128 - code if code < 0 else code
+
+
+def _never_opened(last: Execution, asked: str | None) -> Verdict:
+    if asked:
+        return Verdict("interrupted", EXIT_INTERRUPTED_NO_PROGRESS, f"interrupted by {asked} before it opened a run.")
+    if last.code == 0:
+        return Verdict("no run", EXIT_COMPLETE, "the program ended well; it never opened a run.")
+    text = f"the program failed before it opened a run ({death(last)}): it is not started again."
+    return Verdict("program failed", code_of(last.code), text)
+
+
+def _complete(last: Execution, serial: bool) -> Verdict:
+    text = "complete. " + _safe(last.runs)
+    if serial and last.code > 0:  # what it does after its runs is the program's own affair, and may fail
+        return Verdict("program failed", last.code, f"{text} The program failed afterwards with exit code {last.code}.")
+    return Verdict("complete", EXIT_COMPLETE, text)
+
+
+def _interrupted(executions: Sequence[Execution], why: str) -> Verdict:
+    runs = executions[-1].runs
+    if any(e.gained for e in executions):
+        return Verdict("interrupted", EXIT_INTERRUPTED, f"{why}. {_safe(runs)} {_again(runs)}")
+    text = f"{why}, without a new version. {_safe(runs)} {_again(runs)}"
+    return Verdict("interrupted without progress", EXIT_INTERRUPTED_NO_PROGRESS, text)
+
+
+def _gives_up(barren: Sequence[Execution], serial: bool) -> str:
+    lines = ["gives up: two attempts in a row made no progress."]
+    for execution in barren:
+        named = ", ".join(f"attempt {r.attempt} of {shown(r.url)}" for r in execution.runs if r.attempt)
+        seconds = execution.ended - execution.began
+        lines.append(f"  {named or 'a start that opened no run'}: {death(execution, serial)}, after {seconds:.1f} s")
+    runs = barren[-1].runs
+    where = next((shown(run.url) for run in runs if not run.complete), shown(runs[0].url))
+    lines.append(_safe(runs))
+    if any(e.code == 0 for e in barren):
+        lines.append("If the program was done, let it say so: `with holdfast.open(...) as run:` or `run.complete()`.")
+    lines.append(
+        f"What to do: mend the cause and give the same command again; `holdfast verify {where}` tells whether what is "
+        f"stored is whole; if the state itself is bad, `holdfast rollback {where} VERSION` goes back to an earlier one."
+    )
+    return "\n".join(lines)
+
+
+def _violent(last: Execution) -> bool:
+    """Whether it did not leave by itself: then what its ranks recorded in their last moments was not asked for."""
+    return last.cleared or last.code < 0 or _signal_name(last.code - 128) is not None
+
+
+def _last_checkpoint_failed(run: RunFacts) -> bool:
+    end = run.end
+    return end is not None and (
+        (end.outcome == "failed" and end.signal is not None) or (end.outcome == "interrupted" and end.error is not None)
+    )
+
+
+def _safe(runs: Sequence[RunFacts]) -> str:
+    def one(run: RunFacts) -> str:
+        if run.version is None:
+            return f"nothing is stored yet in {shown(run.url)}"
+        return f"version {run.version}{'' if run.step is None else f' (step {run.step})'} of {shown(run.url)}"
+
+    return f"Safe: {', '.join(map(one, runs))}."
+
+
+def _again(runs: Sequence[RunFacts]) -> str:
+    return "The same command goes on from there." if any(r.version is not None for r in runs) else ""
+
+
+def _signal_name(number: int) -> str | None:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return None

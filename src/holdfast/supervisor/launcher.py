@@ -1,0 +1,146 @@
+"""How a program is started: directly, or by the mpirun of Open MPI or MPICH with what root and few cores need."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..catalog import current
+from ..catalog.evict import SUPERVISOR
+from ..errors import UsageError
+
+_VERSION_DEADLINE = 20.0  # seconds for `mpirun --version`
+_PLACEMENT = ("--map-by", "--bind-to", "--oversubscribe", "--host", "-host", "-H", "--hostfile", "-hostfile")
+_MANAGED = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")  # a batch system that tells mpirun the slots there are
+
+REPORT = "HOLDFAST_REPORT"  # file to which the program's rank 0 appends each attempt it begins
+SUPERVISED = "HOLDFAST_SUPERVISED"  # seconds of grace for ranks that outlived an earlier supervisor
+
+
+@dataclass(frozen=True)
+class Mpi:
+    """A launcher for MPI programs: path, `kind` ("openmpi" or "mpich"), major version, name for people."""
+
+    path: str
+    kind: str
+    major: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to execute: arguments, environment, and the launcher if there is one."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    mpi: Mpi | None
+    shown: str
+
+
+def command(
+    program: Sequence[str],
+    *,
+    ranks: int | None,
+    mpi_args: Sequence[str] = (),
+    prefix: bool = False,
+    grace: float,
+    environment: Mapping[str, str] | None = None,
+) -> Command:
+    """The command that starts `program` (name and arguments) on `ranks` ranks; None: serial, without a launcher.
+
+    The interpreter's own directory comes first on PATH, so that `python` is the one that Holdfast is installed
+    for; a `.py` file that can't be executed is given to it. UsageError if program or launcher are missing.
+    """
+    env = dict(os.environ if environment is None else environment)
+    own = os.path.dirname(sys.executable)
+    env["PATH"] = os.pathsep.join([own, *filter(None, [env.get("PATH")])])
+    env[SUPERVISED] = str(grace)
+    own_process = current()
+    env[SUPERVISOR] = f"{own_process.pid} {own_process.start}"
+    words = _program(list(program), env["PATH"])
+    shown = " ".join(program)
+    if ranks is None:
+        return Command(tuple(words), env, None, shown)
+    mpi = find_mpi(env["PATH"])
+    head = [mpi.path, "-n", str(ranks), *_flags(mpi, ranks, mpi_args, prefix, env), *mpi_args]
+    if mpi.kind == "openmpi" and os.geteuid() == 0:
+        env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+    return Command((*head, *words), env, mpi, f"{shown} on {ranks} rank{'s' * (ranks != 1)} by {mpi.name}")
+
+
+def find_mpi(path: str) -> Mpi:
+    """Open MPI's or MPICH's launcher: the one next to the interpreter, then the first on `path`; else UsageError."""
+    for name in ("mpirun", "mpiexec"):
+        found = shutil.which(name, path=path)
+        if found and (mpi := identify(found, _version_text(found))):
+            return mpi
+    raise UsageError(
+        "There is no mpirun of Open MPI or MPICH next to the Python interpreter or on PATH. Nothing was started. "
+        "Install one (`pip install holdfast[mpi-wheels]` brings Open MPI), or leave out -n for a serial program."
+    )
+
+
+def identify(path: str, text: str) -> Mpi | None:
+    """The launcher that answers `--version` with `text`; None if it is neither Open MPI nor a Hydra (MPICH)."""
+    if match := re.search(r"\(Open ?MPI\) (\d+)([\w.]*)|Open MPI[^\d\n]*(\d+)([\w.]*)", text):
+        major, rest = (match[1], match[2]) if match[1] else (match[3], match[4])
+        return Mpi(path, "openmpi", int(major), f"Open MPI {major}{rest}")
+    if re.search(r"hydra|mpich", text, re.IGNORECASE):
+        match = re.search(r"Version:\s*(\d+)([\w.]*)", text)
+        return Mpi(path, "mpich", int(match[1]) if match else 0, f"MPICH {match[1]}{match[2]}" if match else "MPICH")
+    return None
+
+
+def cores() -> int:
+    """Physical cores that this process may use: what Open MPI counts as slots (two hardware threads are one)."""
+    cpus = os.sched_getaffinity(0)
+    seen = set()
+    for cpu in cpus:
+        try:
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as f:
+                seen.add(f.read().strip())
+        except OSError:
+            return len(cpus)
+    return len(seen)
+
+
+def _flags(mpi: Mpi, ranks: int, mpi_args: Sequence[str], prefix: bool, env: Mapping[str, str]) -> list[str]:
+    if mpi.kind == "mpich":  # places any number of ranks, binds none, hands the whole environment on
+        return ["-prepend-rank"] if prefix else []
+    flags = []
+    if prefix:
+        flags += ["--output", "tag"] if mpi.major >= 5 else ["--tag-output"]
+    placed = any(word.split("=")[0] in _PLACEMENT for word in mpi_args) or any(name in env for name in _MANAGED)
+    if not placed and ranks > cores():
+        flags += ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]
+    return [*flags, "-x", SUPERVISED, "-x", REPORT]  # remote ranks do not inherit the environment
+
+
+def _program(words: list[str], path: str) -> list[str]:
+    name = words[0]
+    if name.endswith(".py") and os.path.isfile(name):
+        direct = os.access(name, os.X_OK) and os.path.dirname(name)
+        return words if direct else [sys.executable, *words]
+    if shutil.which(name, path=path) is None:
+        raise UsageError(f"There is no program {name!r} that can be executed. Nothing was started; check the name.")
+    return words
+
+
+def _version_text(path: str) -> str:
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            [path, "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_VERSION_DEADLINE,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode(errors="replace")

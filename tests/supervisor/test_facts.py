@@ -1,0 +1,76 @@
+"""What catalogs say of an execution, and what the program reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.catalog import Attempt, Catalog, End, Version, current
+from holdfast.supervisor.facts import Opened, facts_of, read_report
+
+ME = current()
+DEAD = replace(ME, start=ME.start - 1)
+ELSEWHERE = replace(ME, boot="another", host="other")
+
+
+def attempt(number, process=DEAD, end=None, kind="run"):
+    return Attempt(number, kind, holder=process, processes=(process,), sealed=True, end=end)
+
+
+def version(number, by, complete=False):
+    name = f"{number:08d}-a{by:06d}"
+    return Version(
+        name, number, by, "checkpoint", "current", step=10 * number, created=100.0 + number, complete=complete
+    )
+
+
+def catalog(attempts, lineage=()):
+    newest = list(reversed(lineage))
+    return Catalog("id", list(attempts), newest, newest, bool(newest) and newest[0].complete, [])
+
+
+def test_what_an_execution_gained():
+    found = facts_of("/r", catalog([attempt(1), attempt(2)], [version(1, 1), version(2, 2), version(3, 2)]), {2})
+    assert (found.attempt, found.version, found.step, found.gained, found.safe) == (2, 3, 30, 2, 103.0)
+    assert not found.complete
+    assert found.end is None
+
+
+def test_nothing_stored():
+    found = facts_of("/r", catalog([attempt(1)]), {1})
+    assert (found.version, found.step, found.gained, found.safe, found.complete) == (None, None, 0, None, False)
+
+
+def test_complete_needs_both_the_version_and_the_end():
+    done = End("complete", 1.0, 2, 20)
+    versions = [version(1, 1), version(2, 1, complete=True)]
+    assert facts_of("/r", catalog([attempt(1, end=done)], versions), {1}).complete
+    assert not facts_of("/r", catalog([attempt(1)], versions), {1}).complete
+    # started again with more steps, and killed before its first version
+    assert not facts_of("/r", catalog([attempt(1, end=done), attempt(2)], versions), {2}).complete
+    # pruned since
+    assert facts_of(
+        "/r", catalog([attempt(1, end=done), attempt(2, end=End("closed", 2.0), kind="prune")], versions), set()
+    ).complete
+
+
+def test_a_later_attempt_that_lives_is_a_rival():
+    assert facts_of("/r", catalog([attempt(1), attempt(2, ME)]), {1}).rival.startswith("attempt 2, process ")
+    assert (
+        facts_of("/r", catalog([attempt(1), attempt(2, ELSEWHERE)]), {1}).rival
+        == f"attempt 2, process {ME.pid} on other"
+    )
+    for later in (attempt(2, replace(DEAD, pid=1)), attempt(2, ME, End("complete", 1.0))):
+        assert facts_of("/r", catalog([attempt(1), later]), {1}).rival is None
+    assert facts_of("/r", catalog([attempt(1, ME), attempt(2)]), {2}).rival is None  # an earlier one is fenced off
+
+
+def test_an_attempt_that_the_program_took_by_rolling_back_is_its_own():
+    found = facts_of("/r", catalog([attempt(1, ELSEWHERE), attempt(2, ELSEWHERE)], [version(1, 1), version(2, 2)]), {1})
+    assert (found.attempt, found.rival, found.gained) == (2, None, 2)
+
+
+def test_the_programs_report(tmp_path):
+    path = tmp_path / "report"
+    assert read_report(str(path)) == []
+    path.write_text('{"url": "/r", "attempt": 3}\nnot ours\n[]\n{"url": "/s", "attempt": 1}\n{"url": "/t", "att')
+    assert read_report(str(path)) == [Opened("/r", 3), Opened("/s", 1)]

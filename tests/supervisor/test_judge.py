@@ -1,0 +1,152 @@
+"""The rules: what follows from what happened. No process is started here."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.catalog import End
+from holdfast.supervisor.facts import Execution, RunFacts
+from holdfast.supervisor.judge import death, judge
+
+INTERRUPTED = End("interrupted", 1.0, 3, 300, "SIGTERM")
+LAST_FAILED = End("failed", 1.0, 2, 200, "SIGTERM", "CheckpointError: disk full")
+RAISED = End("failed", 1.0, 2, 200, None, "ValueError: x\n  and more of it")
+
+
+def run(**kw) -> RunFacts:
+    return RunFacts(**{"url": "/r", "attempt": 1, "version": 3, "step": 300, "gained": 1, "safe": 105.0} | kw)
+
+
+def execution(*runs: RunFacts, code: int = 1, number: int = 1, **kw) -> Execution:
+    return Execution(**{"number": number, "began": 100.0, "ended": 110.0, "code": code, "runs": runs} | kw)
+
+
+def outcome(*executions: Execution, **kw):
+    verdict = judge(executions, **kw)
+    return verdict and (verdict.outcome, verdict.exit)
+
+
+@pytest.mark.parametrize("code", [0, 1, -9, 137])
+def test_complete_whatever_mpirun_says(code):
+    assert outcome(execution(run(complete=True), code=code), serial=False) == ("complete", 0)
+
+
+def test_a_serial_program_that_fails_after_its_run_was_complete_keeps_its_code():
+    assert outcome(execution(run(complete=True), code=3)) == ("program failed", 3)
+    assert outcome(execution(run(complete=True), code=-11)) == ("complete", 0)
+
+
+def test_exit_code_zero_is_not_believed():
+    assert outcome(execution(run(), code=0)) is None
+
+
+def test_all_runs_must_be_complete():
+    assert outcome(execution(run(complete=True), run(url="/s"), code=0)) is None
+
+
+def test_complete_beats_a_request_to_leave():
+    assert outcome(execution(run(complete=True), code=0), asked="SIGTERM") == ("complete", 0)
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(0, 0), (3, 3), (-9, 137)])
+def test_a_program_that_never_opened_a_run_is_not_started_again(code, exit_code):
+    verdict = judge([execution(code=code)])
+    assert verdict.exit == exit_code
+    assert "opened a run" in verdict.message
+
+
+def test_asked_before_it_opened_a_run():
+    assert outcome(execution(code=-15), asked="SIGTERM") == ("interrupted", 86)
+
+
+@pytest.mark.parametrize(("gained", "exit_code"), [(1, 85), (0, 86)])
+def test_interrupted_with_and_without_progress(gained, exit_code):
+    facts = run(gained=gained, end=INTERRUPTED)
+    assert outcome(execution(facts, code=85), asked="SIGINT")[1] == exit_code
+    assert outcome(execution(facts, code=85))[1] == exit_code  # by somebody else: not started again either
+
+
+def test_progress_of_an_earlier_start_counts_for_85():
+    first = execution(run(gained=2), code=-9)
+    assert outcome(first, execution(run(gained=0), code=-15, number=2), asked="SIGTERM") == ("interrupted", 85)
+
+
+def test_what_survivors_of_a_killed_rank_record_is_no_interrupt():
+    # mpirun sends SIGTERM to the others when a rank is killed: nobody wants the job to end
+    assert outcome(execution(run(end=INTERRUPTED), code=137), serial=False) is None
+    assert outcome(execution(run(end=LAST_FAILED), code=137), serial=False) is None
+    assert outcome(execution(run(end=INTERRUPTED), code=85, cleared=True), serial=False) is None
+
+
+def test_last_checkpoint_failed():
+    verdict = judge([execution(run(end=LAST_FAILED), code=87)], asked="SIGTERM")
+    assert verdict.exit == 87
+    assert "disk full" in verdict.message
+    assert "version 3 (step 300)" in verdict.message
+
+
+def test_an_exception_is_started_again_until_there_is_no_progress():
+    good = execution(run(end=RAISED))
+    barren = execution(run(end=RAISED, gained=0))
+    assert outcome(good) is None
+    assert outcome(barren) is None
+    assert outcome(barren, good) is None
+    assert outcome(barren, good, barren) is None
+    assert outcome(good, barren, barren) == ("no progress", 88)
+
+
+def test_the_verdict_of_no_progress_says_what_died_what_is_safe_and_what_to_do():
+    facts = run(end=RAISED, gained=0)
+    verdict = judge([execution(facts, code=1), execution(facts, code=-9, number=2)])
+    for part in (
+        "attempt 1 of /r",
+        "exit code 1",
+        "ValueError: x",
+        "SIGKILL",
+        "version 3 (step 300)",
+        "holdfast verify /r",
+    ):
+        assert part in verdict.message
+
+
+def test_a_start_that_did_not_come_as_far_as_its_run_counts_as_one_without_progress():
+    good = execution(run(), code=-9)
+    lost = execution(run(attempt=None, gained=0), code=1)
+    assert outcome(good, lost) is None
+    assert outcome(good, lost, lost) == ("no progress", 88)
+
+
+def test_restarts_are_counted():
+    good = execution(run(), code=-9)
+    assert outcome(good, max_restarts=0) == ("restarts exhausted", 89)
+    assert outcome(good, max_restarts=1) is None
+    assert outcome(good, good, max_restarts=1) == ("restarts exhausted", 89)
+
+
+def test_a_run_that_another_attempt_holds_is_left_to_it():
+    verdict = judge([execution(run(rival="attempt 2, process 7 on h"), code=1)], asked="SIGTERM")
+    assert verdict.exit == 1
+    assert "attempt 2, process 7 on h" in verdict.message
+
+
+def test_a_program_that_closes_its_run_unfinished_is_not_started_again():
+    verdict = judge([execution(run(end=End("closed", 1.0)), code=0)])
+    assert verdict.exit == 85
+    assert "run.complete()" in verdict.message
+    assert outcome(execution(run(end=End("closed", 1.0)), code=1)) is None
+
+
+def test_death_names_signal_rank_and_error():
+    facts = run(end=RAISED)
+    assert death(execution(facts, code=-9)) == "killed by SIGKILL, ValueError: x"
+    assert death(execution(code=137, first_dead=(2, 77)), serial=False) == (
+        "rank 2 (process 77) died first, mpirun reports SIGKILL"
+    )
+    assert death(execution(code=3)) == "exit code 3"
+
+
+def test_work_lost_is_counted_from_the_newest_state():
+    assert execution(run(safe=105.0)).lost == 5.0
+    assert execution(run(safe=None, version=None)).lost == 10.0
+    assert execution(run(safe=50.0)).lost == 10.0  # stored by an earlier one
+    assert execution(run(safe=105.0, complete=True)).lost == 0.0

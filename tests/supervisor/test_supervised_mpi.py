@@ -1,0 +1,68 @@
+"""Programs on several ranks under `holdfast run -n`: a rank dies, mpirun dies, the supervisor dies, a signal comes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from programs import at_version, catalog, newest, until
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """What 20 steps of the parallel program give on 2 ranks."""
+    fields = [np.ones(16), np.ones(16) + 1]
+    for _ in range(20):
+        total = float(fields[0][0]) + float(fields[1][0])
+        for u in fields:
+            u += total * 1e-3
+    return f"result {float(fields[0].sum() + fields[1].sum()).hex()}"
+
+
+def launcher_of(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as f:
+        return int(f.read().rsplit(")", 1)[1].split()[1])
+
+
+def test_a_rank_and_then_mpirun_are_killed(supervise, parallel, tmp_path, undisturbed):
+    run = tmp_path / "run"
+    job = supervise("-n", 2, "--grace", 10, "--", *parallel, "run", 20, 0.05)
+    first = until(lambda: at_version(run, 2))
+    assert len(first.processes) == 2
+    os.kill(first.processes[1].pid, signal.SIGKILL)
+    until(lambda: newest(run).number > first.number)
+    second = until(lambda: at_version(run, 4))
+    os.kill(launcher_of(second.processes[0].pid), signal.SIGKILL)
+    assert job.end() == 0, job.err
+    assert job.result == undisturbed
+    assert "rank 1" in job.err
+    assert job.err.count("resumes from version") == 2
+    assert not any(p.alive for a in catalog(run).attempts for p in a.processes)
+
+
+def test_a_signal_and_then_an_orphan(supervise, parallel, tmp_path, undisturbed):
+    run = tmp_path / "run"
+    job = supervise("-n", 2, "--", *parallel, "run", 20, 0.1)
+    until(lambda: at_version(run, 2))
+    job.signal(signal.SIGTERM)
+    assert job.end() == 85, job.err
+    assert newest(run).end.outcome == "interrupted"
+    again = supervise("-n", 2, "--", *parallel, "run", 20, 0.1)
+    orphan = until(lambda: newest(run).number == 2 and at_version(run, catalog(run).attempts[0].end.version + 1))
+    again.signal(signal.SIGKILL)
+    again.end()
+    assert any(p.alive for p in orphan.processes)
+    last = supervise("-n", 2, "--", *parallel, "run", 20, 0)
+    assert last.end() == 0, last.err
+    assert last.result == undisturbed
+    assert not any(p.alive for p in orphan.processes)
+
+
+def test_lines_bear_their_rank_on_request(supervise):
+    job = supervise("-n", 2, "--prefix", "--", "sh", "-c", "echo hello")
+    assert job.end() == 0, job.err
+    lines = job.out.splitlines()
+    assert len(lines) == 2
+    assert sorted("1" in line.split("hello")[0].split(",")[-1] for line in lines) == [False, True]
