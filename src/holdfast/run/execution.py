@@ -134,7 +134,12 @@ class Execution:
         handle.version = self.writer.number
         try:
             published = self.writer.checkpoint(
-                began, self.step, dict(self.loops.positions), complete, reason, self._collect
+                began,
+                self.step,
+                dict(self.loops.positions),
+                complete,
+                reason,
+                lambda: self._collect(final=complete),
             )
             handle.durable, handle.bytes = True, published.commit.nbytes
         except HoldfastError as error:
@@ -144,9 +149,10 @@ class Execution:
             handle.done, handle.seconds = True, time.perf_counter() - began
         return handle
 
-    def _collect(self) -> tuple[list[Item], list[StoredFile]]:
+    def _collect(self, final: bool) -> tuple[list[Item], list[StoredFile]]:
         """This rank's state: protected objects, then stored ones that the program has not protected yet (local)."""
-        self.objects.check_stale()
+        if not final:  # at the end the function that held the arrays may have returned; the loop's end has looked
+            self.objects.check_stale()
         items = [entry.item() for entry in self.objects]
         carried: tuple[StoredFile, ...] = ()
         if self.writer.carry is not None:

@@ -80,6 +80,7 @@ class Loops:
                 if run.rollback is not None:
                     raise UsageError("run.rollback was called in a loop's last iteration: call it after the loop.")
                 run.act(decision, step, pacer)
+            run.objects.check_stale()
         finally:
             # Left by its end, by `break` or by an exception: later versions lie behind it.
             self._stack.remove(name)
