@@ -136,7 +136,7 @@ class Execution:
             published = self.writer.checkpoint(
                 began,
                 self.step,
-                dict(self.loops.positions),
+                self.loops.positions,
                 complete,
                 reason,
                 lambda: self._collect(final=complete),

@@ -8,7 +8,6 @@ outer's next head.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..catalog import Loop
@@ -26,7 +25,9 @@ class Loops:
     """The loops of one execution; `positions` is what a version stores of them."""
 
     def __init__(self) -> None:
-        self.positions: dict[str, Loop] = {}
+        self._behind: dict[str, Loop] = {}  # loops that were left, or that a version knows and nobody has entered yet
+        self._at: dict[str, int] = {}  # steps completed of the loops that run; plain integers, for they change each step
+        self._totals: dict[str, int | None] = {}
         self._stored: dict[str, Loop] = {}
         self._stack: list[str] = []
         self._within: dict[str, set[str]] = {}  # loops that were entered in this one's body, in this iteration
@@ -36,7 +37,12 @@ class Loops:
 
     def resume(self, stored: dict[str, Loop], complete: bool) -> None:
         """Go on from these positions."""
-        self._stored, self.positions, self.complete = dict(stored), dict(stored), complete
+        self._stored, self._behind, self.complete = dict(stored), dict(stored), complete
+
+    @property
+    def positions(self) -> dict[str, Loop]:
+        """What a version stores: where every loop stands."""
+        return self._behind | {name: Loop(step, self._totals[name]) for name, step in self._at.items()}
 
     @property
     def active(self) -> bool:
@@ -60,10 +66,15 @@ class Loops:
         pacer = Pacer(every, run.group, run.interrupts, step)
         self._left.append(pacer)
         self._stack.append(name)
+        self._behind.pop(name, None)
+        self._totals[name] = n
+        at, within, decide = self._at, self._within, pacer.decide
         try:
             while n is None or step < n:
-                decision = pacer.decide(step, run.requested)
-                self._at_head(name, n, step)
+                at[name] = step
+                if name in within:
+                    self._forget_inner(name)
+                decision = decide(step, run.requested)
                 if decision is not None:
                     if run.rollback is not None:
                         step = self._roll_back(run, name, n, pacer)
@@ -73,9 +84,9 @@ class Loops:
                 self.moved = True
                 yield step
                 step += 1
-            self._at_head(name, n, step)
-            run.step = step
-            decision = pacer.decide(step, run.requested, final=True)
+            at[name] = run.step = step
+            self._forget_inner(name)
+            decision = decide(step, run.requested, final=True)
             if decision is not None:
                 if run.rollback is not None:
                     raise UsageError("run.rollback was called in a loop's last iteration: call it after the loop.")
@@ -84,21 +95,19 @@ class Loops:
         finally:
             # Left by its end, by `break` or by an exception: later versions lie behind it.
             self._stack.remove(name)
-            if name in self.positions:
-                self.positions[name] = replace(self.positions[name], done=True)
+            if name in at:
+                self._behind[name] = Loop(at.pop(name), n, done=True)
 
     def _over(self, stored: Loop, n: int | None) -> bool:
         """Whether the restored state lies behind this loop: it was left, or the run is complete. A larger `n` reopens it."""
         larger = n is not None and stored.total is not None and n > stored.total
         return (stored.done or (self.complete and not self.moved)) and not larger
 
-    def _at_head(self, name: str, n: int | None, step: int) -> None:
-        self.positions[name] = Loop(step, n)
-        inner = self._within.pop(name, None)
-        if inner:
-            for other in inner:
-                self.positions.pop(other, None)
-                self._stored.pop(other, None)
+    def _forget_inner(self, name: str) -> None:
+        """A new iteration of `name`: the loops in its body begin anew."""
+        for inner in self._within.pop(name, ()):
+            self._behind.pop(inner, None)
+            self._stored.pop(inner, None)
 
     def _roll_back(self, run: Execution, name: str, n: int | None, pacer: Pacer) -> int:
         """Carry out a rollback at this loop's head; the step to go on with."""
@@ -110,7 +119,7 @@ class Loops:
         stored = self._stored.pop(name, None)
         step = stored.position if stored is not None else 0
         self.complete = False
-        self.positions[name] = Loop(step, n)
+        self._behind.pop(name, None)
         pacer.moved(step)
         return step
 

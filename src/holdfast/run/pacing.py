@@ -9,8 +9,8 @@ that a loop whose steps suddenly become long is not left without an ear.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from time import monotonic
 
 from ..group import Group, Pending
 from ..policy import Every
@@ -36,17 +36,25 @@ class Pacer:
         self._steps, self._seconds = every.steps, every.seconds
         self._group, self._interrupts, self._start = group, interrupts, start
         self._serial = group.size == 1
-        self._due = time.monotonic() + (every.seconds or 0)
+        self._due = monotonic() + (every.seconds or 0)
         self._round: Pending | None = None
         self._next = start  # the head at which the round under way ends and the next begins
         self._begun = start  # the head at which it began
         self._ahead = 1
         self._taken = -1  # the head of the last checkpoint
-        self._last = time.monotonic()
+        self._last = monotonic()
 
     def decide(self, step: int, requested: bool, final: bool = False) -> Decision | None:
         """What to do at this head; `final`: the loop is over, only requests and signals count."""
-        wish = self._wish() if self._serial else self._agree(step, final)
+        if self._serial:
+            due = self._seconds is not None and monotonic() >= self._due
+            if not (due or requested or self._interrupts.pending):  # the way of nearly every step: as short as can be
+                if self._steps is None or step % self._steps or final or step == self._start:
+                    return None
+                return Decision("policy")
+            wish = self._wish()
+        else:
+            wish = self._agree(step, final) if final or step >= self._next else 0
         if wish > _DUE:
             return Decision("signal", wish - _DUE)
         if requested:
@@ -61,7 +69,7 @@ class Pacer:
         """A checkpoint was tried at this head: the clock starts anew."""
         self._taken = step
         if self._seconds is not None:
-            self._due = time.monotonic() + self._seconds
+            self._due = monotonic() + self._seconds
 
     def moved(self, step: int) -> None:
         """The loop goes on from another step (rollback): rounds go on from there, on all ranks alike."""
@@ -78,18 +86,16 @@ class Pacer:
     def _wish(self) -> int:
         if self._interrupts.pending:
             return _DUE + self._interrupts.pending
-        return _DUE if self._seconds is not None and time.monotonic() >= self._due else 0
+        return _DUE if self._seconds is not None and monotonic() >= self._due else 0
 
     def _agree(self, step: int, final: bool) -> int:
-        if step < self._next and not final:
-            return 0
         wish, span = 0, max(1, step - self._begun)
         if self._round is not None:
             wish, self._ahead = self._round.wait()
             self._round = None
             if wish == _DUE and self._taken >= self._begun:
                 wish = 0  # a clock that had not yet seen the checkpoint at the head where the round began
-        now = time.monotonic()
+        now = monotonic()
         per_step = (now - self._last) / span
         mine = min(_AHEAD_STEPS, max(1, int(_AHEAD_SECONDS / max(per_step, 1e-9))))
         self._last = now
