@@ -101,6 +101,32 @@ def test_watch_tells_who_died_first(start):
     assert watch.first_dead == (1, second.pid)
 
 
+def test_watch_knows_a_process_that_is_dead_already(start):
+    first, second = start("sleep", "60"), start("sleep", "60")
+    processes = [first.session()[0], second.session()[0]]
+    second.kill()
+    until(lambda: second.dead)
+    watch = Watch()
+    watch.add(processes)
+    assert watch.first_dead == (1, second.pid)
+    first.kill()
+    until(lambda: first.dead)
+    watch.died(watch.handles)
+    assert watch.first_dead == (1, second.pid)
+
+
+def test_watch_does_not_guess(start):
+    first, second = start("sleep", "60"), start("sleep", "60")
+    watch = Watch()
+    watch.add([first.session()[0], second.session()[0]])
+    for child in (first, second):
+        child.kill()
+        until(lambda child=child: child.dead)
+    watch.died(watch.handles)
+    assert watch.first_dead is None
+    assert watch.handles == []
+
+
 def test_signals_are_collected_and_handlers_put_back():
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD)]
     with Signals() as signals:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from holdfast.catalog import Attempt, Catalog, End, Version, current
+from holdfast.supervisor import facts
 from holdfast.supervisor.facts import Opened, facts_of, read_report
 
 ME = current()
@@ -62,6 +63,11 @@ def test_a_later_attempt_that_lives_is_a_rival():
     for later in (attempt(2, replace(DEAD, pid=1)), attempt(2, ME, End("complete", 1.0))):
         assert facts_of("/r", catalog([attempt(1), later]), {1}).rival is None
     assert facts_of("/r", catalog([attempt(1, ME), attempt(2)]), {2}).rival is None  # an earlier one is fenced off
+
+
+def test_an_orphan_that_began_later_is_no_rival(monkeypatch):
+    monkeypatch.setattr(facts, "abandoned", lambda process: process == ME)
+    assert facts_of("/r", catalog([attempt(1), attempt(2, ME)]), {1}).rival is None
 
 
 def test_an_attempt_that_the_program_took_by_rolling_back_is_its_own():

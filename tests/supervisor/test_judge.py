@@ -142,6 +142,7 @@ def test_death_names_signal_rank_and_error():
     assert death(execution(code=137, first_dead=(2, 77)), serial=False) == (
         "rank 2 (process 77) died first, mpirun reports SIGKILL"
     )
+    assert death(execution(code=-9), serial=False) == "mpirun was killed by SIGKILL"
     assert death(execution(code=3)) == "exit code 3"
 
 

@@ -84,6 +84,12 @@ def send(process: Process, number: signal.Signals | None) -> bool:
     return True
 
 
+def abandoned(process: Process) -> bool:
+    """Whether a living process of this machine was started by a `holdfast run` that lives no more (local)."""
+    theirs = _supervisor(process, f"/proc/{process.pid}/environ")
+    return theirs is not None and not theirs.alive
+
+
 def _check_unattended(process: Process) -> None:
     """RunInUseError if another supervisor than ours looks after it: a job in good health is nobody's to end."""
     here = current()

@@ -47,16 +47,28 @@ def console() -> Console:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A function for (bytes done, bytes in all) that draws a bar on stderr; None where stderr is no terminal."""
+def progress(what: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None] | None]:
+    """A function for (done, in all) that draws a bar on stderr; None where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    amount: list[ProgressColumn] = [DownloadColumn(binary_units=True), TransferSpeedColumn()]
+    if unit != "bytes":
+        amount = [MofNCompleteColumn(), TextColumn(unit)]
+    columns = [TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -73,10 +85,13 @@ def confirm(question: str, yes: bool) -> None:
 
 
 def age(created: float, now: float) -> str:
-    """How long ago, as text; empty if unknown."""
+    """How long ago, as text in whole seconds; empty if unknown."""
     from ..units import seconds_text
 
-    return f"{seconds_text(max(0.0, now - created))} ago" if created else ""
+    if not created:
+        return ""
+    seconds = max(0.0, now - created)
+    return f"{seconds:.0f} s ago" if seconds < 60 else f"{seconds_text(seconds)} ago"
 
 
 def text(value: object) -> str:

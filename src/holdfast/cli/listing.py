@@ -65,7 +65,7 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
     if attempts:
         click.echo()
         columns = ("attempt", "kind", "ranks", "age", "base", "holder", "outcome", "ended at", "notes")
-        rows = [_attempt_row(a, now) for a in catalog.attempts]
+        rows = [_attempt_row(a, now) for a in reversed(catalog.attempts)]
         human.table(columns, rows, right=("attempt", "ranks"))
     for problem in catalog.problems:
         click.echo(f"problem: {problem}", err=True)
@@ -81,8 +81,9 @@ def show(url: str, version: int | None, as_json: bool) -> None:
     VERSION: a number; without it the newest that counts.
 
     \b
-    --json: {format, url, version: {the commit record}, ranks: [{rank, bytes, objects: [{name, kind,
-    dtype, shape, shard, bytes, late}], files: [{path, bytes}]}]}.
+    --json: {format, url, and what `ls` gives for a version; loops: {name: {position, total, done}},
+    contents: [{rank, bytes, objects: [{name, kind, dtype, shape, shard: {global_shape, offset},
+    bytes, late}], files: [{path, bytes}]}]}. dtype and shape: of arrays only.
     """
     from ..run.maintenance import show as look
 
@@ -124,13 +125,13 @@ def _attempt_row(a: Attempt, now: float) -> tuple[str, ...]:
     end = a.end
     outcome = end.outcome if end else {True: "alive", False: "died", None: "unknown"}[_alive(a.holder)]
     at = "" if end is None or end.version is None else f"version {end.version}"
-    notes = [end.signal or "", end.error or ""] if end else []
+    notes = [end.signal or "", _short(end.error or "")] if end else []
     return (
         str(a.number),
         a.kind,
         str(a.ranks),
         human.age(a.created, now),
-        human.text(_base(a)) if a.sealed else "not sealed",
+        _base_text(a),
         f"{a.holder.pid} on {a.holder.host}" if a.holder else "",
         outcome,
         at,
@@ -140,6 +141,18 @@ def _attempt_row(a: Attempt, now: float) -> tuple[str, ...]:
 
 def _base(a: Attempt) -> str | None:
     return a.base.version.name if a.base and a.base.version else None
+
+
+def _base_text(a: Attempt) -> str:
+    if not a.sealed or a.base is None:
+        return "" if a.sealed else "not sealed"
+    return f"version {int(a.base.version.name.split('-')[0])}" if a.base.version else "the beginning"
+
+
+def _short(error: str, limit: int = 80) -> str:
+    """The first line of an error, cut: the whole is in --json."""
+    line = (error.splitlines() or [""])[0]
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _alive(process: Process | None) -> bool | None:
@@ -161,4 +174,33 @@ def _attempt(a: Attempt) -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any]) -> None:
-    raise NotImplementedError
+    from ..units import bytes_text
+
+    step = "" if found["step"] is None else f", step {found['step']}"
+    label = f" {found['label']!r}" if found["label"] else ""
+    ranks = found["ranks"]
+    click.echo(f"{found['kind']} {found['number']}{label}: {found['status']}{step}, {ranks} rank{'s' * (ranks != 1)}")
+    objects, files = [], []
+    for part in found["contents"]:
+        rank = str(part["rank"])
+        for o in part["objects"]:
+            late = "late" if o["late"] else ""
+            objects.append((rank, o["name"], *_type(o), _shard(o["shard"]), bytes_text(o["bytes"]), late))
+        files += [(rank, f["path"], bytes_text(f["bytes"])) for f in part["files"]]
+    human.table(("rank", "object", "kind", "type", "shape", "shard", "size", "notes"), objects, right=("rank", "size"))
+    if files:
+        click.echo()
+        human.table(("rank", "output file", "size"), files, right=("rank", "size"))
+
+
+def _type(o: dict[str, Any]) -> tuple[str, str, str]:
+    """(kind, type, shape) of an object as `show` describes it: which members there are depends on its kind."""
+    shape = " x ".join(map(str, o["shape"])) if o.get("shape") else "()" if o.get("shape") == [] else ""
+    items = f"{o['items']} items" if "items" in o else ""
+    return o["kind"], o.get("dtype") or o.get("type") or items, shape
+
+
+def _shard(shard: dict[str, Any] | None) -> str:
+    if shard is None:
+        return ""
+    return f"at {' '.join(map(str, shard['offset']))} of {' x '.join(map(str, shard['global_shape']))}"

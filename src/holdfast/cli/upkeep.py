@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ..policy import Keep
     from ..run.maintenance import Removed
 
-_ALL = 1 << 40  # more than there can be
-
 
 @click.command(short_help="Read every byte; is it whole?")
 @run_argument
@@ -75,7 +73,11 @@ def rollback(url: str, version: int, takeover: bool, yes: bool, as_json: bool) -
 
 @click.command(short_help="Delete what is not needed.")
 @run_argument
-@click.option("--keep", type=click.IntRange(min=1), help="Newest checkpoints of the lineage to keep. [default: all]")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    help="Newest checkpoints of the lineage to keep. [default: the option `keep`, else 2]",
+)
 @click.option("--keep-records", type=click.IntRange(min=1), help="Newest records of a label to keep. [default: all]")
 @click.option("--damaged", is_flag=True, help="Delete what is damaged too: evidence, and the only copy there is.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would be deleted.")
@@ -92,7 +94,9 @@ def prune(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Delete abandoned versions, fragments, and what is older than what is to be kept.
+    """Delete abandoned versions, fragments, and checkpoints older than those to be kept.
+
+    Damaged versions stay unless --damaged is given. `--dry-run` only lists.
 
     \b
     --json: {format, url, dry_run, bytes, removed: [{name, status, bytes}]}.
@@ -104,7 +108,7 @@ def prune(
     if not dry_run and not yes and human.interactive():
         _removed(url, remove(url, policy, takeover=takeover, damaged=damaged, dry_run=True), True, err=True)
         human.confirm("Delete these?", yes)
-    with human.progress("prune") as tell:
+    with human.progress("prune", unit="versions") as tell:
         gone = remove(url, policy, takeover=takeover, damaged=damaged, dry_run=dry_run, progress=tell)
     if as_json:
         total = sum(r.bytes for r in gone)
@@ -113,12 +117,14 @@ def prune(
         _removed(url, gone, dry_run)
 
 
-def _keep(checkpoints: int | None, records: int | None) -> Keep | None:
-    from ..policy import Keep
+def _keep(checkpoints: int | None, records: int | None) -> Keep:
+    """What the options say, with what is given here in their place."""
+    from dataclasses import replace
 
-    if checkpoints is None and records is None:
-        return None
-    return Keep(last=checkpoints or _ALL, records=records)
+    from ..config import load
+
+    keep = load({}).keep
+    return replace(keep, last=checkpoints or keep.last, records=records or keep.records)
 
 
 def _damage(damage: Damage) -> str:

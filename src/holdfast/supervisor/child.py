@@ -95,26 +95,36 @@ def _in_session(sid: int) -> list[Process]:
 
 
 class Watch:
-    """Pid file descriptors of processes: tells at once which of them dies first, of those that can be watched."""
+    """Pid file descriptors of processes: tells at once which of them dies first, of those that can be watched.
+
+    `first_dead`: its rank and pid; None while none has died, or if several died before it could be seen who was first.
+    """
 
     def __init__(self) -> None:
         self._handles: dict[int, tuple[int, Process]] = {}
+        self._known = False
         self.first_dead: tuple[int, int] | None = None
 
     def add(self, processes: Sequence[Process]) -> None:
         """Watches `processes`, in order of ranks, in place of those watched before."""
         self.close()
+        self._known, self.first_dead = False, None
+        dead = []
         for rank, process in enumerate(processes):
             if not process.here or not hasattr(os, "pidfd_open"):
                 continue
             try:
                 handle = os.pidfd_open(process.pid)
             except OSError:
-                continue
-            if process.alive:
+                handle = -1
+            if process.alive and handle >= 0:
                 self._handles[handle] = rank, process
-            else:
+                continue
+            if handle >= 0:
                 os.close(handle)
+            if not process.alive:
+                dead.append((rank, process))
+        self._note(dead)
 
     @property
     def handles(self) -> list[int]:
@@ -122,11 +132,17 @@ class Watch:
 
     def died(self, handles: Sequence[int]) -> None:
         """Notes those of `handles` that have become readable."""
+        dead = []
         for handle in handles:
             if handle in self._handles:
-                rank, process = self._handles.pop(handle)
+                dead.append(self._handles.pop(handle))
                 os.close(handle)
-                self.first_dead = self.first_dead or (rank, process.pid)
+        self._note(dead)
+
+    def _note(self, dead: Sequence[tuple[int, Process]]) -> None:
+        if dead and not self._known:
+            self._known = True
+            self.first_dead = (dead[0][0], dead[0][1].pid) if len(dead) == 1 else None
 
     def close(self) -> None:
         for handle in self._handles:

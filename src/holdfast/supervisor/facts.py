@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..catalog import Attempt, Catalog, End, Process, Version, read_catalog
+from ..catalog.evict import abandoned
 from ..store import open_store
 
 
@@ -131,11 +132,14 @@ def facts_of(url: str, catalog: Catalog, own: set[int]) -> RunFacts:
 
 
 def _lives(attempt: Attempt) -> bool:
-    """Whether an attempt is under way; of one on another machine we know only that it has not ended."""
+    """Whether an attempt is under way and somebody's; of one on another machine we know only that it has not ended.
+
+    One whose supervisor is dead is nobody's: the next start takes it over.
+    """
     if attempt.end is not None:
         return False
     known = [p for p in (attempt.holder, *attempt.processes) if p is not None]
-    return any(not p.here or p.alive for p in known)
+    return any(not p.here or (p.alive and not abandoned(p)) for p in known)
 
 
 def shown(url: str) -> str:

@@ -56,7 +56,7 @@ def judge(
     if asked or not _violent(last):
         if failed := [run for run in runs if _last_checkpoint_failed(run)]:
             error = failed[0].end.error if failed[0].end else None
-            text = f"the last checkpoint failed ({error or 'no reason recorded'}). {_safe(runs)} {_again(runs)}"
+            text = f"the last checkpoint failed ({error or 'no reason recorded'}). {_safe(runs)}{_again(runs)}"
             return Verdict("last checkpoint failed", EXIT_LAST_CHECKPOINT_FAILED, text)
         if asked or any(run.end and run.end.outcome == "interrupted" for run in runs):
             by = asked or next((r.end.signal for r in runs if r.end and r.end.signal), None) or "a signal"
@@ -71,7 +71,7 @@ def judge(
     if len(barren) == TRIES:
         return Verdict("no progress", EXIT_NO_PROGRESS, _gives_up(barren, serial))
     if max_restarts is not None and len(executions) > max_restarts:
-        text = f"{max_restarts} restart{'s' * (max_restarts != 1)} allowed and used. {_safe(runs)} {_again(runs)}"
+        text = f"{max_restarts} restart{'s' * (max_restarts != 1)} allowed and used. {_safe(runs)}{_again(runs)}"
         return Verdict("restarts exhausted", EXIT_RESTARTS_EXHAUSTED, text)
     return None
 
@@ -84,7 +84,7 @@ def death(execution: Execution, serial: bool = True) -> str:
     code = execution.code
     number = -code if code < 0 else code - 128
     if name := _signal_name(number):
-        who = "killed by" if serial or code < 0 else "mpirun reports"
+        who = "killed by" if serial else "mpirun was killed by" if code < 0 else "mpirun reports"
         parts.append(f"{who} {name}")
     else:
         parts.append(f"{'exit code' if serial else 'exit code of mpirun'} {code}")
@@ -118,8 +118,8 @@ def _complete(last: Execution, serial: bool) -> Verdict:
 def _interrupted(executions: Sequence[Execution], why: str) -> Verdict:
     runs = executions[-1].runs
     if any(e.gained for e in executions):
-        return Verdict("interrupted", EXIT_INTERRUPTED, f"{why}. {_safe(runs)} {_again(runs)}")
-    text = f"{why}, without a new version. {_safe(runs)} {_again(runs)}"
+        return Verdict("interrupted", EXIT_INTERRUPTED, f"{why}. {_safe(runs)}{_again(runs)}")
+    text = f"{why}, without a new version. {_safe(runs)}{_again(runs)}"
     return Verdict("interrupted without progress", EXIT_INTERRUPTED_NO_PROGRESS, text)
 
 
@@ -163,7 +163,7 @@ def _safe(runs: Sequence[RunFacts]) -> str:
 
 
 def _again(runs: Sequence[RunFacts]) -> str:
-    return "The same command goes on from there." if any(r.version is not None for r in runs) else ""
+    return " The same command goes on from there." if any(r.version is not None for r in runs) else ""
 
 
 def _signal_name(number: int) -> str | None:

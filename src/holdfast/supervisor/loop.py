@@ -20,7 +20,8 @@ from . import account, facts, launcher
 from .child import Child, Signals, Watch
 from .judge import Verdict, judge
 
-TICK = 0.5  # seconds between looks at what the program has reported
+TICK = 0.5  # seconds between looks at what the program has reported,
+FIRST_TICK = 0.1  # and until it has reported its first attempt: then its ranks are known, and watched
 IDLE = 10.0  # seconds that mpirun gets to leave when none of its ranks lives
 MOMENT = 2.0  # seconds that processes get to vanish by themselves when what was started has left in good order
 
@@ -126,7 +127,8 @@ class _Execution:
     def _turn(self, child: Child) -> None:
         """Waits a little for something to happen, and does what it asks for."""
         owner = self.owner
-        owner.signals.wait(min(TICK, max(0.0, owner.until - time.monotonic())), self.watch)
+        tick = TICK if self.opened else FIRST_TICK
+        owner.signals.wait(min(tick, max(0.0, owner.until - time.monotonic())), self.watch)
         self._look()
         for number in owner.signals.take():
             if owner.asked is None:
@@ -205,7 +207,8 @@ class _Execution:
             left = self._left(child)
         if not left or (owner.serial and _complete(owner.urls, self.opened)):
             return False
-        owner.told.say(f"ends {len(left)} process{'es' * (len(left) != 1)} left behind: {_pids(left)}")
+        many = f"{len(left)} process{'es' * (len(left) != 1)} left behind ({_pids(left)})"
+        owner.told.say(f"ends {many}" if owner.asked else f"asks {many} for a last checkpoint, then ends what is left")
         if owner.asked is None:
             evict(left, owner.plan.grace, hurry=lambda: owner.signals.pending > 1)
         else:
