@@ -432,9 +432,33 @@ def test_a_pickle_is_never_loaded_unasked():
     assert Bomb.exploded
 
 
+def test_arrays_of_other_kinds_are_filled(tmp_path):
+    masked = np.ma.masked_array([0.0, 0.0], [0, 0], fill_value=9)
+    assert again(np.ma.masked_array([1.0, 2.0], [1, 0], fill_value=7), masked, pickle=True) is masked
+    assert masked.tolist() == [None, 2.0] and masked.fill_value == 7
+    things = np.array([None, "a"])
+    view = things[:]
+    again(np.array([[1], {"k": 2}], dtype=object), things, pickle=True)
+    assert view.tolist() == [[1], {"k": 2}]
+    mapped = np.memmap(tmp_path / "m", "f8", "w+", shape=(2,))
+    stored = np.memmap(tmp_path / "n", "f8", "w+", shape=(2,))
+    stored[:] = 3
+    again(stored, mapped, pickle=True)
+    assert mapped.tolist() == [3, 3] and mapped.filename == tmp_path / "m"
+    with pytest.raises(MismatchError, match=r"stored: float64 array \(3,\)"):
+        again(np.ma.masked_array([1.0, 2.0, 3.0]), masked, pickle=True)
+
+
 def test_what_can_not_be_transplanted_or_pickled_is_refused_at_once():
+    class Sub(np.ndarray):
+        pass
+
+    closed = np.zeros(2)
+    closed.flags.writeable = False
     with pytest.raises(UnsupportedError, match=r"even as a pickle.*run\.state"):
-        check("f", np.ma.masked_array([1.0]), pickle=True)
+        check("f", np.zeros(2).view(Sub), pickle=True)
+    with pytest.raises(UnsupportedError, match=r"read-only.*pickle=True does not help"):
+        check("f", closed, pickle=True)
     with pytest.raises(UnsupportedError, match="can't be pickled"):
         check("f", {"f": lambda: 1}, pickle=True)
     with pytest.raises(UnsupportedError, match="even as a pickle"):

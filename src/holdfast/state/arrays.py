@@ -6,6 +6,7 @@ elements follow one another there: "F" for an array that is Fortran- and not C-c
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,19 +128,49 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        self._by_owner: dict[int, list[np.ndarray]] = {}
+        self._by_owner: dict[int, _Taken] = {}
 
     def take(self, array: np.ndarray) -> bool:
         """True, and the array's memory is taken; or False because part of it was taken before."""
         owner: Any = array
         while type(owner) is np.ndarray and owner.base is not None:
             owner = owner.base
-        taken = self._by_owner.setdefault(id(owner), [])
-        for other in taken:
-            if np.may_share_memory(array, other) and _share(array, other):
+        taken = self._by_owner.get(id(owner))
+        if taken is None:
+            taken = self._by_owner[id(owner)] = _Taken()
+        return taken.take(array)
+
+
+class _Taken:
+    """Arrays in the memory of one owner, by their first byte: thousands of rows of one array stay cheap."""
+
+    def __init__(self) -> None:
+        self._first: list[int] = []
+        self._arrays: list[np.ndarray] = []
+        self._longest = 0
+
+    def take(self, array: np.ndarray) -> bool:
+        first, end = _bounds(array)
+        low = bisect_left(self._first, first - self._longest)
+        high = bisect_left(self._first, end)
+        for other in self._arrays[low:high]:
+            if _share(array, other):
                 return False
-        taken.append(array)
+        at = bisect_left(self._first, first)
+        self._first.insert(at, first)
+        self._arrays.insert(at, array)
+        self._longest = max(self._longest, end - first)
         return True
+
+
+def _bounds(array: np.ndarray) -> tuple[int, int]:
+    first = end = array.__array_interface__["data"][0]
+    if array.size:
+        for stride, n in zip(array.strides, array.shape, strict=True):
+            first += min(0, stride * (n - 1))
+            end += max(0, stride * (n - 1))
+        end += array.itemsize
+    return first, end
 
 
 def _share(a: np.ndarray, b: np.ndarray) -> bool:

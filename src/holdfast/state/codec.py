@@ -10,7 +10,7 @@ import numpy as np
 from holdfast.errors import DamageError, HoldfastError, MismatchError, UnsupportedError
 from holdfast.state import arrays, objects, packing, pickled, registry
 from holdfast.state.decoder import Decoder
-from holdfast.state.describe import live_text, mismatch_node, stored_text
+from holdfast.state.describe import live_text, mismatch_node
 from holdfast.state.encoder import WAYS_OUT, Encoder
 from holdfast.state.interface import MISSING, Encoded, Source, qualified
 from holdfast.state.namespace import State
@@ -38,13 +38,12 @@ def encode(obj: object, *, root: bool = True, pickle: bool = False, name: str = 
     if type(obj) is np.ndarray:
         if root:
             _check_array(obj, name)
-        return _encode_array(obj, name)
+    elif root:
+        _check_root(obj, name)
     try:
-        if root:
-            _check_root(obj, name)
-        return _encode_tree(obj, name)
+        return _encode_array(obj, name) if type(obj) is np.ndarray else _encode_tree(obj, name)
     except UnsupportedError:
-        if not pickle or type(obj) is State or (root and isinstance(obj, _IMMUTABLE)):
+        if not pickle or type(obj) is State:
             raise
     return _encode_pickle(obj, root, name)
 
@@ -58,12 +57,17 @@ def _refused(obj: object, name: str, why: str, ways: str = WAYS_OUT) -> Unsuppor
 
 
 def _check_array(array: np.ndarray, name: str) -> None:
+    ways = (
+        "or keep the values in run.state, whose attributes may be rebound, or in an object with state_dict() and "
+        "load_state_dict() or an adapter (holdfast.register_adapter, or an entry point of the group "
+        "'holdfast.adapters'); pickle=True does not help here"
+    )
     if not array.flags.writeable:
-        ways = f"Protect a writable array (array.copy()), or keep the values in run.state. {WAYS_OUT}"
-        raise _refused(array, name, "the array is read-only, so it can't be filled in place", ways)
+        why = "the array is read-only, so it can't be filled in place"
+        raise _refused(array, name, why, f"Ways out: protect a writable copy (array.copy()), {ways}")
     if arrays.overlaps(array):
-        ways = f"Protect the array that it is a view of, or a copy. {WAYS_OUT}"
-        raise _refused(array, name, "several of its elements share the same memory", ways)
+        why = "several of its elements share the same memory"
+        raise _refused(array, name, why, f"Ways out: protect the array that it is a view of, or a copy, {ways}")
 
 
 def _check_root(obj: Any, name: str) -> None:
@@ -145,7 +149,6 @@ def decode(tree: bytes, source: Source, *, live: object = MISSING, pickle: bool 
     """
     node = packing.unpack(tree, name)
     try:
-        stored = stored_text(node)
         why = None if live is MISSING else mismatch_node(node, live, pickle)
     except DamageError as e:
         raise packing.damaged(name, f"its root is none of the format's ({e.message})") from None
@@ -155,7 +158,7 @@ def decode(tree: bytes, source: Source, *, live: object = MISSING, pickle: bool 
             "belongs to the run, or protect the new object under another name.",
             object=name or None,
         )
-    if stored == "pickle":
+    if type(node) is list and node[:1] == ["pickle"]:
         return _decode_pickle(node, source, live, pickle, name)
     return Decoder(source, name, live is not MISSING).run(node, live)
 

@@ -90,6 +90,8 @@ def mismatch(tree: bytes, live: object, *, pickle: bool = False) -> str | None:
 
 
 def mismatch_node(node: Any, live: Any, pickle: bool) -> str | None:
+    if type(node) is list and len(node) == 5 and node[0] == "array" and arrays.fillable(live, parse_array(node)):
+        return None  # past the texts, which cost more than all the rest
     stored = stored_text(node)
     if _fits(node, live, pickle):
         return None
@@ -102,8 +104,6 @@ def _fits(node: Any, live: Any, pickle: bool) -> bool:
     if type(node) is not list:
         return False
     tag, cls = node[0], type(live)
-    if tag == "array":
-        return arrays.fillable(live, parse_array(node))
     if tag == "dict":
         return cls is dict or cls is State
     if tag in ("list", "set", "bytearray"):

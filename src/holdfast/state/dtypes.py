@@ -104,10 +104,10 @@ def from_node(node: Any, depth: int = 0) -> np.dtype[Any]:
     if any(t is not None for t in titles):
         whole["titles"] = titles
     try:
-        dtype: np.dtype[Any] = np.dtype(whole)
+        built: np.dtype[Any] = np.dtype(whole)
     except (TypeError, OverflowError) as e:
         raise ValueError(str(e)) from None
-    return dtype
+    return built
 
 
 def _from_string(text: str) -> np.dtype[Any]:

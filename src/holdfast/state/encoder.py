@@ -7,7 +7,6 @@ turned into its base. Equal state gives equal nodes: dicts keep their order, set
 from __future__ import annotations
 
 import enum
-import random
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -22,7 +21,7 @@ _PLAIN: Final = frozenset({float, bool, type(None), bytes})  # nodes of themselv
 WAYS_OUT: Final = (
     "Ways out: give its class state_dict() and load_state_dict(), register an adapter for it "
     "(holdfast.register_adapter, or an entry point of the group 'holdfast.adapters'), "
-    "keep what it is made of in run.state, or protect it with pickle=True"
+    "keep what it is made of in run.state, or protect it with pickle=True if whoever can write to the run is trusted"
 )
 _IN_KEY: Final = Note("{…}")
 
@@ -114,7 +113,9 @@ class Encoder:
         if ref is None:
             nodes: list[Any] = []
             for i, x in enumerate(obj):
-                nodes.append(x if type(x) in _PLAIN else self._child(i, x))
+                cls = type(x)
+                fits = cls in _PLAIN or (cls is int and -(2**63) <= x < 2**64)
+                nodes.append(x if fits else self._child(i, x))
             ref = ["list", nodes]
             self._leave(obj)
         return ref
@@ -229,6 +230,8 @@ class Encoder:
         self.refuse(obj, "its kind is not known")
 
     def _typed(self, obj: Any, cls: type) -> Any:
+        if rng.is_generator(obj):
+            return self.generator(obj)
         adapter = registry.adapter_for(cls)
         if adapter is not None:
             self._mutable(obj)
@@ -285,7 +288,4 @@ _METHODS: Final[dict[type, Callable[[Encoder, Any], Any]]] = {
     dict: Encoder.dict_,
     bytearray: Encoder.bytearray_,
     np.ndarray: Encoder.array,
-    np.random.Generator: Encoder.generator,
-    np.random.RandomState: Encoder.generator,
-    random.Random: Encoder.generator,
 }

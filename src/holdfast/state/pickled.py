@@ -12,14 +12,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from holdfast.state import objects
+from holdfast.state import arrays, objects
 
 _CONTAINERS: Final = (dict, OrderedDict, defaultdict, list, set, bytearray, deque)
 
 
 def transplantable(obj: object) -> bool:
     """Whether the whole state of `obj` can be exchanged in place: attributes and slots of a class written in
-    Python, contents of the builtin mutable containers and their subclasses."""
+    Python, contents of the builtin mutable containers and their subclasses, elements of NumPy's own arrays."""
+    if isinstance(obj, np.ndarray):
+        own = type(obj).__module__.partition(".")[0] == "numpy"  # attributes of others' arrays are not in their pickles
+        return own and obj.flags.writeable and not arrays.overlaps(obj)
     base = objects.native_base(type(obj))
     if base in _CONTAINERS:
         return True
@@ -38,6 +41,9 @@ def load(data: np.ndarray) -> Any:
 
 def transplant(live: Any, new: Any) -> None:
     """Give `live` the state of `new`, which has the same type. Raises ValueError where that can't be done."""
+    if isinstance(live, np.ndarray):
+        _fill(live, new)
+        return
     base = objects.native_base(type(live))
     if base is deque and live.maxlen != new.maxlen:
         raise ValueError(f"stored: a deque of at most {new.maxlen}; the program has: one of at most {live.maxlen}")
@@ -65,6 +71,15 @@ def transplant(live: Any, new: Any) -> None:
             object.__setattr__(live, slot, getattr(new, slot))
         elif hasattr(live, slot):
             object.__delattr__(live, slot)
+
+
+def _fill(live: Any, new: Any) -> None:
+    if live.shape != new.shape or live.dtype != new.dtype:
+        has = f"{live.dtype} array {live.shape}"
+        raise ValueError(f"stored: {new.dtype} array {new.shape}; the program has: {has}")
+    live.view(np.ndarray)[...] = new.view(np.ndarray)
+    if hasattr(live, "__dict__") and not isinstance(live, np.memmap):  # which keeps its file
+        live.__dict__.update(new.__dict__)  # of a masked array, these are the mask and the fill value
 
 
 def _slots(cls: type) -> list[str]:

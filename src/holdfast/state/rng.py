@@ -3,35 +3,45 @@
 A generator's state is everything it will ever draw: the bit generator's, the legacy Gaussian that is held back, and
 for `Generator.spawn` the seed sequence with the number of children it has had. NumPy copies some of these
 into C structs unchecked (a position past the end of a buffer is read from there), so all is checked here first.
+
+`numpy.random` is loaded by NumPy on first use, which takes as long as the rest of this library; so it is here.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.random import BitGenerator, Generator, RandomState, SeedSequence
 
-_BIT_GENERATORS: Final[dict[str, type[BitGenerator]]] = {
-    cls.__name__: cls
-    for cls in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
-}
+if TYPE_CHECKING:
+    from numpy.random import BitGenerator
+
+_BIT_GENERATORS: Final = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 _MAX_SPAWNED: Final = 10_000  # children spawned only to advance a counter: 10 µs each
 
 
 def is_generator(obj: object) -> bool:
-    return type(obj) in (Generator, RandomState, random.Random)
+    """Whether `obj` is exactly a Generator, a RandomState or a random.Random."""
+    cls = type(obj)
+    if cls.__name__ not in ("Generator", "RandomState", "Random"):
+        return False
+    return cls is random.Random or cls is np.random.Generator or cls is np.random.RandomState
+
+
+def _bit_generator(name: str) -> type[BitGenerator]:
+    cls: type[BitGenerator] = getattr(np.random, name)
+    return cls
 
 
 def class_name(obj: Any) -> str:
     """`Generator:PCG64`, `RandomState:MT19937` or `Random`. Raises ValueError for a bit generator of another maker."""
     if type(obj) is random.Random:
         return "Random"
-    bits = obj.bit_generator if type(obj) is Generator else obj._bit_generator
+    bits = obj.bit_generator if type(obj) is np.random.Generator else obj._bit_generator
     name = type(bits).__name__
-    if _BIT_GENERATORS.get(name) is not type(bits):
+    if name not in _BIT_GENERATORS or _bit_generator(name) is not type(bits):
         raise ValueError(f"its bit generator {type(bits).__name__} is not one of NumPy's")
     return f"{type(obj).__name__}:{name}"
 
@@ -48,7 +58,7 @@ def state_of(obj: Any) -> Any:
     """The state as a tree: dicts, lists, tuples, numbers and arrays."""
     if type(obj) is random.Random:
         return obj.getstate()
-    if type(obj) is RandomState:
+    if type(obj) is np.random.RandomState:
         return obj.get_state(legacy=False)
     return {"state": obj.bit_generator.state, "seed_seq": _seed_of(obj.bit_generator.seed_seq)}
 
@@ -58,8 +68,8 @@ def new(name: str) -> Any:
     outer, _, bits = name.partition(":")
     if outer == "Random":
         return random.Random(0)
-    generator = _BIT_GENERATORS[bits](0)
-    return Generator(generator) if outer == "Generator" else RandomState(generator)
+    generator = _bit_generator(bits)(0)
+    return np.random.Generator(generator) if outer == "Generator" else np.random.RandomState(generator)
 
 
 def validate(name: str, state: Any) -> None:
@@ -78,7 +88,7 @@ def set_state(obj: Any, state: Any) -> None:
     try:
         if type(obj) is random.Random:
             obj.setstate(state)
-        elif type(obj) is RandomState:
+        elif type(obj) is np.random.RandomState:
             obj.set_state(state)
         else:
             _set_seed(obj.bit_generator, state)
@@ -91,7 +101,7 @@ def set_state(obj: Any, state: Any) -> None:
 
 
 def _seed_of(seq: Any) -> dict[str, Any] | None:
-    if type(seq) is not SeedSequence:
+    if type(seq) is not np.random.SeedSequence:
         return None
     entropy: Any = seq.entropy
     try:
@@ -132,10 +142,13 @@ def _set_seed(bits: Any, state: Mapping[str, Any]) -> None:
         if 0 < ahead <= _MAX_SPAWNED:
             bits.seed_seq.spawn(ahead)  # keeps the sequence that the program may hold
             return
-    sequence = SeedSequence(
+    sequence = np.random.SeedSequence(
         seed["entropy"], spawn_key=seed["spawn_key"], pool_size=seed["pool_size"], n_children_spawned=count
     )
-    bits.__setstate__((state["state"], sequence))
+    try:
+        bits.__setstate__((state["state"], sequence))
+    except (TypeError, ValueError):  # NumPy 1.26 takes no sequence there; to initialise anew exchanges it in place
+        bits.__init__(sequence)
 
 
 # -- what a state may be ----------------------------------------------------------------------
