@@ -14,6 +14,7 @@ import msgpack
 
 from ..errors import DamageError
 from .blocks import ALIGN, BLOCK, DIGEST_BYTES, block_count, digest
+from .keys import GROUP_RANKS
 
 MAGIC = b"HFGROUP1"
 INDEX_LIMIT = 1 << 30  # bytes of an index file or part that a reader takes
@@ -82,6 +83,7 @@ class Part:
             _require(size % ALIGN == 0)
             objects = tuple(_object(o, size) for o in body["objects"])
             _require(len({o.name for o in objects}) == len(objects))
+            _in_order(objects)
             files = tuple(_file(f) for f in body["files"])
         except _MALFORMED as error:
             raise DamageError(f"{file}: the index of rank {rank} is malformed", file=file, rank=rank) from error
@@ -141,7 +143,8 @@ def decode_root(data: bytes, ranks: int, file: str) -> list[Group]:
         groups, at = [], 0
         for first, count, nbytes, header, name in body:
             group = Group(_number(first), _number(count), _number(nbytes), _number(header), name)
-            _require(group.first == at and group.ranks > 0 and group.header <= group.nbytes <= INDEX_LIMIT)
+            _require(group.first == at and 0 < group.ranks <= GROUP_RANKS)
+            _require(group.header <= group.nbytes <= INDEX_LIMIT)
             _require(isinstance(name, bytes) and len(name) == DIGEST_BYTES)
             at += group.ranks
             groups.append(group)
@@ -190,6 +193,15 @@ def _buffer(value: Any, size: int) -> StoredBuffer:
     return StoredBuffer(offset, nbytes, digests)
 
 
+def _in_order(objects: Sequence[StoredObject]) -> None:
+    """One after the other: buffers that overlap would make a small file stand for any amount of data."""
+    at = 0
+    for stored in objects:
+        for buffer in stored.buffers:
+            _require(buffer.offset >= at)
+            at = buffer.offset + buffer.nbytes
+
+
 def _file(value: Any) -> StoredFile:
     path, nbytes, tail = value
     _require(isinstance(path, str) and isinstance(tail, bytes) and len(tail) == DIGEST_BYTES)
@@ -207,8 +219,15 @@ def _pack(value: Any) -> bytes:
 
 
 def _unpack(data: bytes, file: str) -> Any:
-    """MessagePack with strict types; its lengths can't exceed what `data` holds."""
+    """MessagePack with strict types; its lengths can't exceed what `data` holds.
+
+    Walked through once before anything is built: the unpacker makes each list as long as its header claims, and headers
+    nest, so that a few bytes could ask for gigabytes.
+    """
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
+        walk = msgpack.Unpacker(max_buffer_size=max(len(data), 1))
+        walk.feed(data)
+        walk.skip()
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True, max_ext_len=0)
     except Exception as error:  # its own classes, ValueError, RecursionError: all mean the same here
         raise DamageError(f"{file}: this index is not readable ({error})", file=file) from error
