@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import DamageError, FencedError, RunInUseError, StorageError
 from ..format import RECORD_LIMIT, Link, attempt_key, decode_record, encode_record, parse_attempt
-from ..format.records import count, field
+from ..format.records import count, field, seconds
 from ..store import KeyExistsError, KeyMissingError, Store
 from .process import Process
 
@@ -91,7 +91,7 @@ def read_attempt(store: Store, number: int, suffixes: set[str]) -> Attempt:
 def _fence_values(body: dict[str, Any], key: str) -> dict[str, Any]:
     return {
         "kind": field(body, "kind", str, key),
-        "created": float(field(body, "created", (int, float), key)),
+        "created": seconds(body, "created", key),
         "first_version": count(body, "first_version", key, least=1),
         "ranks": count(body, "ranks", key, least=1),
         "holder": Process.parse(body.get("holder")),
@@ -112,7 +112,7 @@ def _end_value(body: dict[str, Any], key: str) -> dict[str, Any]:
 
     end = End(
         field(body, "outcome", str, key),
-        float(field(body, "time", (int, float), key)),
+        seconds(body, "time", key),
         count(body, "version", key, none=True),
         count(body, "step", key, none=True),
         text("signal"),

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import DamageError
 from ..format import RECORD_LIMIT, Link, decode_record, encode_record, version_name
 from ..format.keys import COMMIT_NAME, Kind, folder
-from ..format.records import FORMAT, count, field
+from ..format.records import FORMAT, count, field, seconds
 from ..store import Store
 
 
@@ -111,8 +111,8 @@ def _parse(body: dict[str, Any], key: str) -> Commit:
         count(body, "ranks", key, least=1),
         count(body, "objects", key),
         count(body, "bytes", key),
-        float(field(body, "created", (int, float), key)),
-        float(field(body, "seconds", (int, float), key)),
+        seconds(body, "created", key),
+        seconds(body, "seconds", key),
         count(index, "bytes", key),
         field(index, "digest", str, key),
     )

@@ -7,15 +7,19 @@ byte lost at any place leaves one line whole. JSON, so that a person can read it
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DamageError
 from .blocks import digest_hex
+from .keys import parse_version
 
 FORMAT = 1
 RECORD_LIMIT = 8 << 20  # bytes of a record file
 _HEX = 32
+_HEX_TEXT = re.compile(r"[0-9a-f]{32}")
+_LATEST = 1 << 37  # seconds since 1970 that any calendar can show
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,13 @@ class Link:
         """The link in a record's member; None for null; DamageError for anything else."""
         if value is None:
             return None
-        if isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("digest"), str):
-            return Link(value["name"], value["digest"])
-        raise DamageError(f"a record's link to a version is malformed: {str(value)[:80]}")
+        if isinstance(value, dict):
+            name, digest = value.get("name"), value.get("digest")
+            # The name becomes part of a key: nothing but a version's name is one.
+            texts = isinstance(name, str) and isinstance(digest, str)
+            if texts and parse_version(name) and _HEX_TEXT.fullmatch(digest):
+                return Link(name, digest)
+        raise DamageError(f"a record's link to a version is malformed: {str(value)[:80]!r}")
 
 
 def encode_record(body: dict[str, Any]) -> tuple[bytes, str]:
@@ -51,21 +59,17 @@ def decode_record(data: bytes, key: str) -> tuple[dict[str, Any], str, list[str]
 
     `complaints` tells of a line that was passed over although the other served.
     """
-    lines = data.split(b"\n")
-    whole: tuple[dict[str, Any], str] | None = None
-    bad: list[int] = []
-    for i, line in enumerate(lines[:4]):
-        if i >= 2 and not line:
-            continue
-        body = _line(line)
-        if body is None:
-            bad.append(i)
-        elif whole is None:
-            whole = body
-    if whole is None:
-        raise DamageError(f"{key}: no line of this record is whole", file=key)
+    lines = data.split(b"\n", 4)  # no more than can matter, however many there are
+    # Should the first line's end itself be hit, the second begins where the digest stands again.
+    again = data.find(data[:_HEX], _HEX)
+    for line in [*lines[:4], *data[max(again, 0) :].split(b"\n", 1)[:1]]:
+        whole = _line(line)
+        if whole is not None:
+            break
+    else:
+        raise DamageError(f"{key}: no line of this record is whole", file=key, offset=0)
     exact = len(lines) == 3 and not lines[2] and lines[0] == lines[1]
-    complaints = [] if not bad and exact else [f"{key}: one of the record's two lines is damaged; the other was used"]
+    complaints = [] if exact else [f"{key}: one of the record's two lines is damaged; the other was used"]
     return whole[0], whole[1], complaints
 
 
@@ -74,7 +78,9 @@ def _line(line: bytes) -> tuple[dict[str, Any], str] | None:
     if line[_HEX : _HEX + 1] != b" " or digest_hex(text).encode() != name:
         return None
     try:
-        body = json.loads(text)
+        body = json.loads(text, parse_constant=_refuse)
+        if b"\\ud" in text.lower():  # half of a surrogate pair can be read but never written again
+            json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
     return (body, name.decode()) if isinstance(body, dict) else None
@@ -96,3 +102,15 @@ def count(body: dict[str, Any], name: str, key: str, *, least: int = 0, none: bo
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 1 << 62:
         raise DamageError(f"{key}: member {name!r} is missing or malformed", file=key)
     return value
+
+
+def seconds(body: dict[str, Any], name: str, key: str) -> float:
+    """A member that is a time or a duration in seconds, not negative; DamageError otherwise."""
+    value = body.get(name)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < _LATEST:
+        raise DamageError(f"{key}: member {name!r} is missing or malformed", file=key)
+    return float(value)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
