@@ -16,6 +16,7 @@ from .attempts import (
     put_fence,
     read_attempt,
 )
+from .check import Problem, check_records
 from .commits import Commit, Loop, read_commit
 from .evict import evict
 from .lineage import Name, Snapshot
@@ -25,6 +26,6 @@ from .process import Process, current
 __all__ = [
     "Attempt", "Base", "End", "Holder", "check_fence", "find_holder", "list_attempts",
     "put_base", "put_end", "put_fence", "read_attempt",
-    "Commit", "Loop", "read_commit", "evict", "Name", "Snapshot",
+    "Problem", "check_records", "Commit", "Loop", "read_commit", "evict", "Name", "Snapshot",
     "Catalog", "Version", "list_versions", "read_catalog", "Process", "current",
 ]  # fmt: skip

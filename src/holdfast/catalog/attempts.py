@@ -71,7 +71,7 @@ def read_attempt(store: Store, number: int, suffixes: set[str]) -> Attempt:
     """All that is known of an attempt; what can't be read is said in `damaged`."""
     complaints: list[str] = []
     values: dict[str, Any] = {"number": number, "sealed": "base" in suffixes}
-    for suffix, parse in (("json", _fence_values), ("base", _base_value), ("end", _end_value)):
+    for suffix in ("json", "base", "end"):
         key = attempt_key(number, suffix)
         if suffix not in suffixes:
             if suffix == "json":
@@ -80,12 +80,21 @@ def read_attempt(store: Store, number: int, suffixes: set[str]) -> Attempt:
         try:
             body, _, bad = decode_record(store.get(key, RECORD_LIMIT), key)
             complaints += bad
-            if count(body, "attempt", key) != number:
-                raise DamageError(f"{key}: this record belongs to another attempt", file=key)
-            values |= parse(body, key)
+            values |= parse_attempt_record(body, number, suffix, key)
         except (DamageError, KeyMissingError) as error:
             complaints.append(error.message)
     return Attempt(**values, damaged="; ".join(complaints) or None)
+
+
+def parse_attempt_record(body: dict[str, Any], number: int, suffix: str, key: str) -> dict[str, Any]:
+    """What the record `suffix` of attempt `number` says, as members of `Attempt`; DamageError if it is malformed."""
+    if count(body, "attempt", key) != number:
+        raise DamageError(f"{key}: this record belongs to another attempt", file=key)
+    parse = {"json": _fence_values, "base": _base_value, "end": _end_value}.get(suffix)
+    try:
+        return parse(body, key) if parse is not None else {}
+    except DamageError as error:
+        raise error if error.file else DamageError(f"{key}: {error.message}", file=key) from None
 
 
 def _fence_values(body: dict[str, Any], key: str) -> dict[str, Any]:

@@ -6,12 +6,13 @@ versions costs three directory listings and one commit.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
 
 from ..errors import DamageError
 from ..format import Link, parse_version
-from ..format.keys import Kind, folder
+from ..format.keys import COMMIT_NAME, Kind, folder
 from ..store import KeyMissingError, Store
 from .attempts import Attempt, list_attempts, read_attempt
 from .commits import Commit, read_commit
@@ -41,9 +42,13 @@ class Snapshot:
 
     @cached_property
     def sealed(self) -> Attempt | None:
-        """The newest sealed attempt."""
-        numbers = [n for n, suffixes in self.attempts.items() if "base" in suffixes]
-        return read_attempt(self.store, max(numbers), self.attempts[max(numbers)]) if numbers else None
+        """The newest sealed attempt. One whose base is missing was sealed nevertheless if it has committed: a base that
+        is lost must not make a later version an abandoned one."""
+        newest = max((n for n, suffixes in self.attempts.items() if "base" in suffixes), default=0)
+        for n in self.names["checkpoint"]:
+            if n.attempt > newest and n.attempt in self.attempts:
+                newest = n.attempt if self.store.exists(f"versions/{n.name}/{COMMIT_NAME}") else newest
+        return read_attempt(self.store, newest, self.attempts[newest]) if newest else None
 
     def commit(self, kind: Kind, name: str) -> tuple[Commit, str]:
         """(commit, its digest); KeyMissingError for a fragment, DamageError if it is not valid."""
@@ -113,8 +118,60 @@ class Snapshot:
         """The records that count, newest first."""
         if self.sealed is None:
             return []
-        listed = set(self.sealed.base.records) if self.sealed.base else set()
-        return [n for n in self.names["record"] if n.attempt == self.sealed.number or n.name in listed]
+        base, number = self.sealed.base, self.sealed.number
+        listed = set(base.records) if base is not None else self._records_behind(number)
+        return [n for n in self.names["record"] if n.attempt == number or n.name in listed]
+
+    def _records_behind(self, number: int) -> set[str]:
+        """Records of attempts before `number` whose base can't be read: all but those known to be abandoned."""
+        lineage = {entry.name for entry in self.lineage}
+        abandoned = {n.name for n in self.names["checkpoint"]} - lineage
+        found = set()
+        for n in self.names["record"]:
+            with suppress(DamageError, KeyMissingError):
+                parent = self.commit("record", n.name)[0].parent
+                if n.attempt < number and (parent is None or parent.name not in abandoned):
+                    found.add(n.name)
+        return found
+
+    @cached_property
+    def last_told(self) -> str | None:
+        """The version that the newest sealed attempt named when it ended, if that attempt made it."""
+        end = self.sealed.end if self.sealed else None
+        if end is None or self.sealed is None:
+            return None
+        told = (end.version, self.sealed.number)
+        return next((n.name for n in self.names["checkpoint"] if (n.number, n.attempt) == told), None)
+
+    @cached_property
+    def lost(self) -> set[str]:
+        """Names of what counts and has lost its commit: a base, a child, or the attempt's end proves that it had one.
+
+        Older than all whole ones it is no loss: deletion goes from the oldest, and one was interrupted.
+        """
+        proven = {entry.name for entry in self.lineage if isinstance(entry, Link)} | {self.last_told}
+        oldest: str | None = None
+        missing: list[str] = []
+        for entry in self.lineage:
+            try:
+                commit = self.commit("checkpoint", entry.name)[0]
+                oldest = entry.name
+                proven.add(commit.parent.name if commit.parent else None)
+            except KeyMissingError:
+                missing.append(entry.name)
+            except DamageError:
+                continue
+        lost = {name for name in missing if name in proven and (oldest is None or _age(name) > _age(oldest))}
+        sealed = self.sealed.base.records if self.sealed and self.sealed.base else ()
+        present = {n.name for n in self.names["record"]}
+        for name in present.intersection(sealed):
+            try:
+                self.commit("record", name)
+            except KeyMissingError:
+                lost.add(name)
+            except DamageError:
+                continue
+        return lost
 
     def next_number(self) -> int:
         """A number that no version has had: greater than all names, and not below any readable attempt's first."""
@@ -124,6 +181,10 @@ class Snapshot:
             if found.damaged is None:
                 return max(number, found.first_version)
         return number
+
+
+def _age(name: str) -> tuple[int, int]:
+    return parse_version(name) or (0, 0)
 
 
 def _names(store: Store, kind: Kind) -> list[Name]:

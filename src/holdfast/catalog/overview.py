@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import DamageError
 from ..format import Link, parse_version
-from ..format.keys import RUN_KEY, Kind, folder
+from ..format.keys import COMMIT_NAME, RUN_KEY, Kind, folder
 from ..format.records import RECORD_LIMIT, decode_record
 from ..store import KeyMissingError, Store
 from .attempts import Attempt, read_attempt
@@ -86,6 +86,9 @@ def _version(
     try:
         commit, digest = snapshot.commit(kind, name)
     except KeyMissingError:
+        if name in snapshot.lost:
+            problem = f"{folder(kind)}/{name}/{COMMIT_NAME} is missing"
+            return Version(**known, status="damaged", problem=problem)
         return Version(**known, status="fragment", problem="never committed")
     except DamageError as error:
         return Version(**known, status="damaged", problem=error.message)

@@ -18,7 +18,7 @@ from .keys import parse_version
 FORMAT = 1
 RECORD_LIMIT = 8 << 20  # bytes of a record file
 _HEX = 32
-_HEX_TEXT = re.compile(r"[0-9a-f]{32}")
+_DIGEST = re.compile(r"[0-9a-f]{32}\Z")
 _LATEST = 1 << 37  # seconds since 1970 that any calendar can show
 
 
@@ -40,8 +40,7 @@ class Link:
         if isinstance(value, dict):
             name, digest = value.get("name"), value.get("digest")
             # The name becomes part of a key: nothing but a version's name is one.
-            texts = isinstance(name, str) and isinstance(digest, str)
-            if texts and parse_version(name) and _HEX_TEXT.fullmatch(digest):
+            if isinstance(name, str) and isinstance(digest, str) and parse_version(name) and _DIGEST.match(digest):
                 return Link(name, digest)
         raise DamageError(f"a record's link to a version is malformed: {str(value)[:80]!r}")
 

@@ -16,18 +16,18 @@ from ..catalog import (
     End,
     Snapshot,
     Version,
+    check_records,
     find_holder,
     list_versions,
     put_base,
     put_end,
-    read_catalog,
 )
 from ..catalog.retention import remove
 from ..config import Options, load
 from ..engine import Damage, open_part, verify_version
 from ..errors import DamageError, UsageError
 from ..format import Link
-from ..format.keys import Kind, folder
+from ..format.keys import COMMIT_NAME, Kind, folder
 from ..group import SerialGroup
 from ..policy import Keep
 from ..store import KeyMissingError, Store, open_store
@@ -58,7 +58,7 @@ def verify(url: Url, version: int | None = None, progress: Callable[[int, int], 
     commits: list[Commit] = []
     for v in _chosen(snapshot, version):
         if v.status == "damaged":
-            damages.append(Damage(f"{folder(v.kind)}/{v.name}/commit", 0, None, None, v.number, v.problem or ""))
+            damages.append(Damage(f"{folder(v.kind)}/{v.name}/{COMMIT_NAME}", 0, None, None, v.number, v.problem or ""))
         elif v.status != "fragment":
             commits.append(snapshot.commit(v.kind, v.name)[0])
     total, done = sum(c.nbytes for c in commits), 0
@@ -71,12 +71,10 @@ def verify(url: Url, version: int | None = None, progress: Callable[[int, int], 
 
     for commit in commits:
         damages += verify_version(store, commit, Options().threads, read)
-    problems = snapshot.complaints if version is not None else read_catalog(store).problems
-    known = {d.message for d in damages}
-    for text in problems:
-        file = text.split(":")[0].split(" ")[0]
-        if text not in known and not any(d.file and file == os.path.dirname(d.file) for d in damages):
-            damages.append(Damage(file, None, None, None, None, text))
+    chosen = {f"{commit.path}/{COMMIT_NAME}" for commit in commits}
+    for problem in check_records(store, snapshot):
+        if version is None or problem.file in chosen:
+            damages.append(Damage(problem.file, None, None, None, None, problem.message))
     if progress is not None:
         progress(total, total)
     return damages
@@ -142,7 +140,7 @@ def prune(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Removed]:
     """Delete abandoned versions, fragments, and what is beyond `keep` (default: the option's); damaged ones only if
-    `damaged`. `dry_run` only tells. `progress(done, total)` counts versions. RunInUseError as in `rollback`."""
+    `damaged`, for which abandoned ones are read and verified first. `dry_run` only tells. `progress(done, total)` counts versions. RunInUseError as in `rollback`."""
     keep = keep or load({}).keep
     if dry_run:
         look = open_store(url, create=False, read_only=True)
@@ -179,15 +177,21 @@ def _surplus(store: Store, snapshot: Snapshot, keep: Keep, damaged: bool) -> lis
             seen[v.label] = seen.get(v.label, 0) + 1
             if seen[v.label] > keep.records:
                 old.add(v.name)
-    gone = [
-        v
-        for v in versions
-        if v.status in ("abandoned", "fragment") or v.name in old or (damaged and v.status == "damaged")
-    ]
-    return [
-        Removed(v.name, "surplus" if v.name in old else v.status, sum(n for _, n in store.tree(f"{folder(v.kind)}/{v.name}")))
-        for v in gone
-    ]
+    removed = []
+    # From the oldest, as retention does: a kill half-way leaves no hole in the lineage.
+    for v in reversed(versions):
+        status = "surplus" if v.name in old else v.status
+        if status == "abandoned" and not _whole(store, snapshot.commit(v.kind, v.name)[0]):
+            status = "damaged"
+        if status in ("surplus", "abandoned", "fragment") or (damaged and status == "damaged"):
+            removed.append(Removed(v.name, status, sum(n for _, n in store.tree(f"{folder(v.kind)}/{v.name}"))))
+    return removed
+
+
+def _whole(store: Store, commit: Commit) -> bool:
+    """Whether an abandoned version is just that, and not one that a resume passed over because it is damaged: every byte
+    is read."""
+    return next(verify_version(store, commit, Options().threads, lambda nbytes: None), None) is None
 
 
 def _seal_tip(store: Store, snapshot: Snapshot, number: int) -> None:

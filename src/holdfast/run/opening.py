@@ -187,7 +187,9 @@ def _candidates(snapshot: Snapshot) -> list[tuple[str, str]]:
     return [
         (entry.name, getattr(entry, "digest", ""))
         for entry in snapshot.lineage
-        if hasattr(entry, "digest") or snapshot.store.exists(f"versions/{entry.name}/commit")
+        if hasattr(entry, "digest")
+        or snapshot.store.exists(f"versions/{entry.name}/commit")
+        or entry.name == snapshot.last_told  # its commit is lost: to be named, not passed by as if it had never been
     ]
 
 
