@@ -30,6 +30,7 @@ class Loops:
         self._totals: dict[str, int | None] = {}
         self._stored: dict[str, Loop] = {}
         self._stack: list[str] = []
+        self._entered: set[str] = set()
         self._within: dict[str, set[str]] = {}  # loops that were entered in this one's body, in this iteration
         self._left: list[Pacer] = []
         self.complete = False  # whether the version to resume from says so
@@ -38,6 +39,7 @@ class Loops:
     def resume(self, stored: dict[str, Loop], complete: bool) -> None:
         """Go on from these positions."""
         self._stored, self._behind, self.complete = dict(stored), dict(stored), complete
+        self._entered = set(self._stack)
 
     @property
     def positions(self) -> dict[str, Loop]:
@@ -53,6 +55,10 @@ class Loops:
         run.settle()
         if name in self._stack:
             raise UsageError(f"The loop {name!r} is entered inside itself: give the inner one another name=.")
+        if name in self._entered:
+            # On a resume, the first of the two would take the second's position for its own.
+            raise UsageError(f"There has been a loop {name!r}, and a resume could not tell the two apart: give one another name=.")
+        self._entered.add(name)
         for outer in self._stack:
             self._within.setdefault(outer, set()).add(name)
         stored = self._stored.pop(name, None)
@@ -108,6 +114,7 @@ class Loops:
         for inner in self._within.pop(name, ()):
             self._behind.pop(inner, None)
             self._stored.pop(inner, None)
+            self._entered.discard(inner)
 
     def _roll_back(self, run: Execution, name: str, n: int | None, pacer: Pacer) -> int:
         """Carry out a rollback at this loop's head; the step to go on with."""
