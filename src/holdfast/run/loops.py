@@ -68,7 +68,8 @@ class Loops:
                 run.tell_complete()
             return
         step = stored.position if stored is not None else 0
-        run.interrupts.install()
+        if run.options.signals:
+            run.interrupts.install()
         pacer = Pacer(every, run.group, run.interrupts, step)
         self._left.append(pacer)
         self._stack.append(name)
