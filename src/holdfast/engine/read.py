@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import DamageError, StorageError
 from ..format import BLOCK, DIGEST_BYTES, Part, StoredBuffer, StoredObject, digest
 from ..format.blocks import round_up
+from ..format.index import INDEX_LIMIT
+from ..format.keys import COMMIT_NAME, GROUP_RANKS, ROOT_NAME, group_name
 from ..store import KeyMissingError, Reader, Store
 from ..store.aligned import empty as aligned_empty
+from ..store.base import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 REQUEST = 2 * BLOCK  # bytes read at once
 _WINDOW = 1 << 20
 _SMALL = 256 << 10  # buffers up to this size are read through the window
@@ -47,6 +49,20 @@ class PartReader:
             self._reader.close()
             self._reader = None
         self._window = np.empty(0, np.uint8)
+
+    @cached_property
+    def trusted(self) -> bool:
+        """Whether all that says what this part holds belongs to the user, who alone can write it: data, index, commit.
+
+        Only then may code be run that is stored in it (pickles). False also if a file is missing.
+        """
+        version, _, data = self.key.rpartition("/data/r")
+        group = group_name(self.part.rank // GROUP_RANKS)
+        keys = [self.key, *(f"{version}/{name}" for name in (COMMIT_NAME, ROOT_NAME, group))]
+        try:
+            return bool(version and data) and all(self._store.owner_is_me(key) for key in keys)
+        except (DamageError, StorageError):
+            return False
 
     def source(self, stored: StoredObject) -> Source:
         """The object's buffers, without its structure."""
@@ -98,8 +114,10 @@ class PartReader:
         return self._reader
 
     def _sane(self, nbytes: int) -> int:
-        """A length from the index, after the file has been seen to be long enough for it."""
+        """The length of a structure, after the file has been seen to be long enough for it."""
         self._open()
+        if nbytes > INDEX_LIMIT:  # of a file with holes the length alone proves nothing
+            raise self.damage(0, None, f"claims a structure of {nbytes} bytes")
         return nbytes
 
     def _read_small(self, reader: Reader, buffer: StoredBuffer, out: Bytes | None, name: str) -> None:

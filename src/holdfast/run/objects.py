@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import state
 from ..engine import Item, PartReader
-from ..errors import DamageError, StaleObjectError, UsageError
+from ..errors import DamageError, MismatchError, StaleObjectError, UnsupportedError, UsageError
 from ..format import StoredObject
 from ..format.blocks import digests
 
@@ -64,13 +64,18 @@ class Entry:
         """Why the stored value can't be put into the object; None if it can."""
         if stored.shard != self.stored_shard:
             return f"stored: shard (global shape, offset) {stored.shard}; the program has: {self.stored_shard}"
-        return state.mismatch(reader.tree(stored), self.obj, pickle=self.pickle)
+        tree = reader.tree(stored)
+        if self.pickle and is_foreign_pickle(reader, tree):
+            return FOREIGN
+        return state.mismatch(tree, self.obj, pickle=self.pickle)
 
     def fill(self, reader: PartReader, stored: StoredObject) -> None:
-        """Put the stored value into the object, verified; it stays the same object."""
-        state.decode(
-            reader.tree(stored), reader.source(stored), live=self.obj, pickle=self.pickle, name=self.name
-        )
+        """Put the stored value into the object, verified; it stays the same object. MismatchError if that can't be, and
+        for a pickle in files that somebody else could have written."""
+        tree = reader.tree(stored)
+        if self.pickle and is_foreign_pickle(reader, tree):
+            raise MismatchError(f"{self.name!r}: {FOREIGN}.", object=self.name)
+        state.decode(tree, reader.source(stored), live=self.obj, pickle=self.pickle, name=self.name)
 
     def equals(self, reader: PartReader, stored: StoredObject) -> bool:
         """Whether the object holds exactly the stored state, by digests; nothing but the structure is read."""
@@ -133,11 +138,29 @@ def carried_item(reader: PartReader, stored: StoredObject) -> Item:
     """A stored object that the program has not protected yet, as it goes into the next version: verified bytes."""
     buffers = []
     tree = reader.tree(stored)
+    if is_foreign_pickle(reader, tree):  # carried into a file of our own, it would be trusted from then on
+        raise UnsupportedError(
+            f"{stored.name!r} can't be carried into the next version: {FOREIGN}. Nothing was loaded. Make the run's "
+            "files your own and unwritable for others if you trust who wrote them, or give it up with "
+            f"run.drop({stored.name!r}).",
+            object=stored.name,
+        )
     source = reader.source(stored)
     for i, nbytes in enumerate(source.lengths):
         buffers.append(np.empty(nbytes, np.uint8))
         source.read(i, buffers[-1])
     return Item(stored.name, stored.kind, stored.late, stored.shard, tree, buffers)
+
+
+FOREIGN = (
+    "stored: a pickle in files that another user owns or can write; a pickle is code and is loaded only from files "
+    "that are the user's own"
+)
+
+
+def is_foreign_pickle(reader: PartReader, tree: bytes) -> bool:
+    """Whether the structure is a pickle's and anybody but the user could have put it there."""
+    return state.describe(tree)["kind"] == "pickle" and not reader.trusted
 
 
 def verify(reader: PartReader, stored: StoredObject) -> None:

@@ -209,10 +209,16 @@ class Resume:
             if why is not None:
                 findings.mismatches.append(f"{entry.name!r}: {why}")
             elif stored is not None and not entry.equals(reader, stored):
-                entry.fill(reader, stored)
+                try:
+                    entry.fill(reader, stored)
+                except MismatchError as error:  # found only inside: reported with the others, by all ranks
+                    findings.mismatches.append(error.message)
         for stored in reader.part.objects:
             if stored.name not in protected and stored.name not in dropped:
                 objects.verify(reader, stored)
+                if objects.is_foreign_pickle(reader, reader.tree(stored)):
+                    findings.mismatches.append(f"{stored.name!r}: {objects.FOREIGN}")
+                    continue
                 if not stored.late:
                     what = _describe(reader, stored)
                     findings.mismatches.append(f"{stored.name!r}: stored: {what}; the program has not protected it")
