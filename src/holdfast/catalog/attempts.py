@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import DamageError, FencedError, RunInUseError, StorageError
 from ..format import RECORD_LIMIT, Link, attempt_key, decode_record, encode_record, parse_attempt
+from ..format.keys import MAX_NUMBER
 from ..format.records import count, field, seconds
 from ..store import KeyExistsError, KeyMissingError, Store
 from .process import Process
@@ -194,6 +195,8 @@ def put_fence(
     """Fence off all earlier attempts; the new attempt's number. Of two at once the later number wins."""
     for _ in range(100):
         number = max(list_attempts(store), default=0) + 1
+        if number > MAX_NUMBER:
+            raise DamageError(f"Attempt numbers end at {MAX_NUMBER}; the run's are damaged.", file="attempts")
         body = {
             "attempt": number,
             "kind": kind,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from ..errors import DamageError
+
 Kind = Literal["checkpoint", "record"]
 
 RUN_KEY = "holdfast.json"
+MAX_NUMBER = 10**12 - 1  # of versions and attempts
 GROUP_RANKS = 64  # ranks whose index parts share a file
 
 _VERSION = re.compile(r"(\d{8,12})-a(\d{6,12})")
@@ -15,6 +18,8 @@ _ATTEMPT = re.compile(r"(\d{6,12})\.(json|lease|base|end)")
 
 
 def version_name(number: int, attempt: int) -> str:
+    if not (number <= MAX_NUMBER and attempt <= MAX_NUMBER):  # such a name would be written and never found again
+        raise DamageError(f"Version {number} of attempt {attempt}: numbers end at {MAX_NUMBER}; the run's are damaged.")
     return f"{number:08d}-a{attempt:06d}"
 
 

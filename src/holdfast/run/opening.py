@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-import uuid
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -92,12 +91,13 @@ def _open(
     assert isinstance(found, dict)
     attempt = fence(store, group, found["first"])
     # Looked at again: only what is there *after* our fence can't be joined by what an earlier holder still commits.
+    # Numbers too: what it committed meanwhile has had its own.
     again = from_root(group, "looking what there is", lambda: _look(opened, options, params, group.size))
     assert isinstance(again, dict)
     candidates = [(name, digest) for name, digest in again["candidates"]]
     resume = Resume(store, group, candidates, options.threads, options.objects_changed == "error")
     execution = Execution(
-        where, store, group, options, resume, again["params"], tuple(again["records"]), attempt, found["first"]
+        where, store, group, options, resume, again["params"], tuple(again["records"]), attempt, again["next"]
     )
     if group.rank == 0:
         heartbeat = Heartbeat(store, lambda: execution.writer.attempt, options.lease)
@@ -146,9 +146,9 @@ def _identify(store: Store) -> None:
         if not complaints:
             return
     except KeyMissingError:
-        body = {"format": FORMAT, "run": uuid.uuid4().hex, "created": time.time()}
+        body = {"format": FORMAT, "run": os.urandom(16).hex(), "created": time.time()}
     except DamageError:
-        body = {"format": FORMAT, "run": uuid.uuid4().hex, "created": time.time()}
+        body = {"format": FORMAT, "run": os.urandom(16).hex(), "created": time.time()}
         store.delete(RUN_KEY)
     else:
         store.delete(RUN_KEY)
@@ -174,9 +174,11 @@ def _look(store: Store, options: Options, params: dict[str, Any] | None, ranks: 
     if missing and base is not None and base.version is not None:
         candidates = [(base.version.name, base.version.digest)]  # it is gone: an error to settle, not a new beginning
     _check_ranks(snapshot, ranks, options)
+    number = snapshot.next_number()
     return {
         "candidates": [list(c) for c in candidates],
-        "first": snapshot.next_number() + (1 if find_holder(store, options.lease) else 0),
+        "first": number + (1 if find_holder(store, options.lease) else 0),
+        "next": number,
         "params": params if params is not None else stored,
         "records": kept_records(snapshot),
     }
