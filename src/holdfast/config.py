@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
@@ -113,6 +111,8 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
     known = list(known)
     for name in given:
         if name not in known:
+            import difflib  # only when it is needed: importing holdfast must stay cheap
+
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
             raise ConfigError(f"There is no {what} {name!r}; {hint}")
@@ -130,16 +130,17 @@ def _take(values: dict[str, Any], given: Mapping[str, Any], place: str) -> None:
 def _file(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> Mapping[str, Any]:
     if isinstance(config, Mapping):
         return config
-    path = Path(config or os.environ.get("HOLDFAST_CONFIG") or FILE)
-    if not path.exists():
+    path = os.fspath(config or os.environ.get("HOLDFAST_CONFIG") or FILE)
+    if not os.path.exists(path):
         if config is None and "HOLDFAST_CONFIG" not in os.environ:
             return {}
-        raise ConfigError(f"The configuration file {str(path)!r} does not exist.", file=str(path))
+        raise ConfigError(f"The configuration file {path!r} does not exist.", file=path)
     try:
         import tomllib as toml
     except ImportError:  # Python 3.10
         import tomli as toml  # type: ignore[no-redef, import-not-found, unused-ignore]
     try:
-        return toml.loads(path.read_text())
+        with open(path, "rb") as f:
+            return toml.load(f)
     except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The configuration file {str(path)!r} is not readable: {error}.", file=str(path)) from None
+        raise ConfigError(f"The configuration file {path!r} is not readable: {error}.", file=path) from None

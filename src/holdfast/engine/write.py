@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ..format import BLOCK, DIGEST_BYTES, Part, StoredBuffer, StoredFile, StoredObject, digest
 from ..format.blocks import block_count, place
 from ..store import Store, Writer
 from ..store.aligned import empty as aligned_empty
+from ..store.base import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 SPAN = 8 << 20
 TREE_INLINE = 4096  # bytes; a larger structure is stored as a buffer
 

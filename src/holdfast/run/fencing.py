@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
 import sys
@@ -33,6 +32,8 @@ def fence(store: Store, group: Group, first_version: int, kind: str = "run") -> 
 
 
 def _user() -> str:
+    import getpass  # not at the top: it brings termios along
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # no name for this user id

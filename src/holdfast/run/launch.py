@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -59,6 +58,8 @@ def _all_raised(comm: Any) -> bool:
 
 
 def _leave(error: BaseException) -> None:
+    import traceback
+
     traceback.print_exception(type(error), error, error.__traceback__)
     print("holdfast: this rank failed alone; it leaves at once so that the launcher ends the others.", file=sys.stderr)
     sys.stdout.flush()

@@ -32,7 +32,7 @@ class Loops:
         self._stack: list[str] = []
         self._entered: set[str] = set()
         self._within: dict[str, set[str]] = {}  # loops that were entered in this one's body, in this iteration
-        self._left: list[Pacer] = []
+        self._pacers: dict[str, Pacer] = {}  # of loops that run, or were left early: these may have a round under way
         self.complete = False  # whether the version to resume from says so
         self.moved = False  # whether any loop has gone beyond the stored state
 
@@ -53,6 +53,7 @@ class Loops:
     def iterate(self, run: Execution, n: int | None, every: Every, name: str) -> Iterator[int]:
         """The generator behind `run.steps`."""
         run.settle()
+        self.finish()
         if name in self._stack:
             raise UsageError(f"The loop {name!r} is entered inside itself: give the inner one another name=.")
         if name in self._entered:
@@ -71,7 +72,7 @@ class Loops:
         if run.options.signals:
             run.interrupts.install()
         pacer = Pacer(every, run.group, run.interrupts, step)
-        self._left.append(pacer)
+        self._pacers[name] = pacer
         self._stack.append(name)
         self._behind.pop(name, None)
         self._totals[name] = n
@@ -99,6 +100,7 @@ class Loops:
                     raise UsageError("run.rollback was called in a loop's last iteration: call it after the loop.")
                 run.act(decision, step, pacer)
             run.objects.check_stale()
+            del self._pacers[name]
         finally:
             # Left by its end, by `break` or by an exception: later versions lie behind it.
             self._stack.remove(name)
@@ -133,6 +135,5 @@ class Loops:
 
     def finish(self) -> None:
         """Let the rounds of loops that were left early end (collective)."""
-        for pacer in self._left:
-            pacer.finish()
-        self._left = []
+        for name in [name for name in self._pacers if name not in self._stack]:
+            self._pacers.pop(name).finish()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from typing import IO, Any
 
 from ..errors import MismatchError, StorageError, UsageError
-from ..format import StoredFile, decode_record, digest, encode_record
+from ..format import StoredFile, decode_record, digest, digest_hex, encode_record
 from ..format.records import RECORD_LIMIT, count
 from ..store import KeyExistsError, KeyMissingError, Store
 
@@ -54,7 +53,7 @@ class OutFiles:
 
     def _before(self, path: str) -> int:
         """The file's length before the run first wrote to it, on record since then."""
-        name = hashlib.blake2b(path.encode(), digest_size=8).hexdigest()
+        name = digest_hex(path.encode())[:16]
         key = f"files/{self._rank:06d}-{name}.json"
         try:
             return int(count(decode_record(self._store.get(key, RECORD_LIMIT), key)[0], "bytes", key))

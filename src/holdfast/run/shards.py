@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import state
 from ..catalog import Commit
@@ -13,6 +13,9 @@ from ..engine import open_part, read_groups
 from ..errors import DamageError
 from ..store import Store
 from .objects import Entry
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 def stored_shards(

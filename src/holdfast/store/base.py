@@ -14,14 +14,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from holdfast.errors import StorageError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from typing_extensions import Self
 
-Bytes: TypeAlias = NDArray[np.uint8]
+    Bytes: TypeAlias = NDArray[np.uint8]
+else:
+    Bytes = np.ndarray  # numpy.typing would cost every program's start several milliseconds
 Data: TypeAlias = bytes | bytearray | memoryview | Bytes
 
 Names: TypeAlias = list[str]  # named here: inside a class with a method `list`, that word means the method
