@@ -53,19 +53,31 @@ def test_its_signal(start):
 def test_what_outlives_it_is_still_its_own(start):
     child = start("sh", "-c", "sleep 60 & sleep 60 & kill -9 $$")
     until(lambda: child.dead)
-    left = child.session()
+    left = child.members()
     assert len(left) == 2
     assert child.pid not in [p.pid for p in left]
     evict(left, 5.0)
-    assert child.session() == []
+    assert child.members() == []
     assert child.reap() == -signal.SIGKILL
 
 
 def test_the_end_takes_the_whole_session(start):
     child = start("sh", "-c", "sleep 60 & sleep 60")
-    until(lambda: len(child.session()) == 3)
-    everyone = child.session()
+    until(lambda: len(child.members()) == 3)
+    everyone = child.members()
     child.end()
+    assert not any(p.alive for p in everyone)
+
+
+def test_what_bears_its_mark_is_its_own_in_any_session():
+    environment = {**os.environ, "MARK": "a value of this test alone"}
+    child = Child(["sh", "-c", "setsid sleep 60 & sleep 60"], environment, "MARK")
+    try:
+        until(lambda: len({os.getsid(p.pid) for p in child.members()}) == 2)
+        everyone = child.members()
+        assert len(everyone) == 3
+    finally:
+        child.end()
     assert not any(p.alive for p in everyone)
 
 
@@ -73,7 +85,7 @@ def test_once_reaped_its_number_is_nobodys(start):
     child = start("true")
     until(lambda: child.dead)
     child.reap()
-    assert child.session() == []
+    assert child.members() == []
     assert child.dead
 
 
@@ -90,7 +102,7 @@ def test_what_can_not_be_started():
 def test_watch_tells_who_died_first(start):
     first, second = start("sleep", "60"), start("sleep", "60")
     watch = Watch()
-    watch.add([first.session()[0], second.session()[0]])
+    watch.add([first.members()[0], second.members()[0]])
     with Signals() as signals:
         signals.wait(0.0, watch)
         assert watch.first_dead is None
@@ -103,7 +115,7 @@ def test_watch_tells_who_died_first(start):
 
 def test_watch_knows_a_process_that_is_dead_already(start):
     first, second = start("sleep", "60"), start("sleep", "60")
-    processes = [first.session()[0], second.session()[0]]
+    processes = [first.members()[0], second.members()[0]]
     second.kill()
     until(lambda: second.dead)
     watch = Watch()
@@ -118,7 +130,7 @@ def test_watch_knows_a_process_that_is_dead_already(start):
 def test_watch_does_not_guess(start):
     first, second = start("sleep", "60"), start("sleep", "60")
     watch = Watch()
-    watch.add([first.session()[0], second.session()[0]])
+    watch.add([first.members()[0], second.members()[0]])
     for child in (first, second):
         child.kill()
         until(lambda child=child: child.dead)

@@ -78,6 +78,13 @@ def test_what_survivors_of_a_killed_rank_record_is_no_interrupt():
     assert outcome(execution(run(end=INTERRUPTED), code=85, cleared=True), serial=False) is None
 
 
+@pytest.mark.parametrize("code", [9, 1, 137, 255])
+def test_mpiruns_code_tells_a_crash_from_an_interrupt(code):
+    assert outcome(execution(run(end=INTERRUPTED), code=code), serial=False) is None
+    assert outcome(execution(run(end=INTERRUPTED), code=85), serial=False) == ("interrupted", 85)
+    assert outcome(execution(run(end=INTERRUPTED), code=0), serial=False) == ("interrupted", 85)
+
+
 def test_last_checkpoint_failed():
     verdict = judge([execution(run(end=LAST_FAILED), code=87)], asked="SIGTERM")
     assert verdict.exit == 87

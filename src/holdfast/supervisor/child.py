@@ -22,10 +22,12 @@ class Child:
     """A program in a session of its own, so that a terminal's Ctrl-C reaches only the supervisor.
 
     It is reaped only by `reap`: until then its process id, which is the session's too, can't become another's, and
-    whatever bears the session's id is its own.
+    whatever bears the session's id is its own. `mark`: a variable of `environment` with a value that is this child's
+    alone: processes that have it are its own too, in whatever session (MPICH gives each rank one).
     """
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], mark: str | None = None) -> None:
+        self._mark = f"{mark}={environment[mark]}".encode() if mark else None
         try:
             self._process = subprocess.Popen(
                 list(arguments), env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True
@@ -48,21 +50,21 @@ class Child:
     def _ended(self) -> os.waitid_result | None:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
-    def session(self) -> list[Process]:
-        """The living processes of its session, itself included."""
+    def members(self) -> list[Process]:
+        """Its living processes: itself, its session's, and those that bear its mark."""
         if self._process.returncode is not None:
             return []  # reaped: the number may be another's by now
-        return [p for p in _in_session(self.pid) if p.alive]
+        return [p for p in _members(self.pid, self._mark) if p.alive]
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the process that was started, if it lives."""
-        for process in self.session():
+        for process in self.members():
             if process.pid == self.pid:
                 send(process, number)
 
     def kill(self) -> None:
-        """SIGKILL to all of its session."""
-        for process in self.session():
+        """SIGKILL to all of its processes."""
+        for process in self.members():
             send(process, signal.SIGKILL)
 
     def reap(self) -> int:
@@ -73,11 +75,20 @@ class Child:
         """Ends whatever lives of it, without asking, and reaps it."""
         if self._process.returncode is None:
             self.kill()
-            evict(self.session(), 0.0)
+            evict(self.members(), 0.0)
             self.reap()
 
 
-def _in_session(sid: int) -> list[Process]:
+def is_proxy(process: Process) -> bool:
+    """Whether it is a launcher's helper, which computes nothing."""
+    try:
+        with open(f"/proc/{process.pid}/comm") as f:
+            return f.read().strip() in ("hydra_pmi_proxy", "prted", "orted")
+    except OSError:
+        return False
+
+
+def _members(sid: int, mark: bytes | None) -> list[Process]:
     here = current()
     found = []
     for name in os.listdir("/proc"):
@@ -89,9 +100,17 @@ def _in_session(sid: int) -> list[Process]:
         except OSError:
             continue
         rest = text[text.rfind(")") + 2 :].split()
-        if int(rest[3]) == sid:
+        if int(rest[3]) == sid or (mark is not None and _has(name, mark)):
             found.append(replace(here, pid=int(name), start=int(rest[19])))
     return found
+
+
+def _has(pid: str, variable: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as f:
+            return variable in f.read().split(b"\0")
+    except OSError:  # another user's, or gone
+        return False
 
 
 class Watch:

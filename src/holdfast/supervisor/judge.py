@@ -23,6 +23,8 @@ from .facts import Execution, RunFacts, shown
 
 EXIT_ERROR = 1  # Holdfast's own errors, as in the other commands
 
+_INTERRUPTED = (0, EXIT_INTERRUPTED, EXIT_INTERRUPTED_NO_PROGRESS, EXIT_LAST_CHECKPOINT_FAILED)  # of ranks that left
+
 TRIES = 2  # executions in a row without progress after which starting again is no use
 
 
@@ -53,7 +55,7 @@ def judge(
         where = shown(rivals[0].url)
         text = f"{where} has been taken over by {rivals[0].rival}; it is not started again here. {_safe(runs)}"
         return Verdict("taken over", EXIT_ERROR, text)
-    if asked or not _violent(last):
+    if asked or not _violent(last, serial):
         if failed := [run for run in runs if _last_checkpoint_failed(run)]:
             error = failed[0].end.error if failed[0].end else None
             text = f"the last checkpoint failed ({error or 'no reason recorded'}). {_safe(runs)}{_again(runs)}"
@@ -141,9 +143,14 @@ def _gives_up(barren: Sequence[Execution], serial: bool) -> str:
     return "\n".join(lines)
 
 
-def _violent(last: Execution) -> bool:
-    """Whether it did not leave by itself: then what its ranks recorded in their last moments was not asked for."""
-    return last.cleared or last.code < 0 or _signal_name(last.code - 128) is not None
+def _violent(last: Execution, serial: bool) -> bool:
+    """Whether it did not leave by itself: then what its ranks recorded in their last moments was not asked for.
+
+    mpirun: Open MPI gives the code of the first rank to fail or 128 + its signal, MPICH the bare signal.
+    """
+    if last.cleared or last.code < 0:
+        return True
+    return _signal_name(last.code - 128) is not None if serial else last.code not in _INTERRUPTED
 
 
 def _last_checkpoint_failed(run: RunFacts) -> bool:

@@ -17,7 +17,7 @@ from ..catalog import Process, evict
 from ..catalog.evict import send
 from ..errors import HoldfastError
 from . import account, facts, launcher
-from .child import Child, Signals, Watch
+from .child import Child, Signals, Watch, is_proxy
 from .judge import Verdict, judge
 
 TICK = 0.5  # seconds between looks at what the program has reported,
@@ -110,7 +110,8 @@ class _Execution:
         owner = self.owner
         owner.told.starts(owner.command.shown)
         began = time.time()
-        child = Child(owner.command.arguments, {**owner.command.environment, launcher.REPORT: self.report})
+        environment = {**owner.command.environment, launcher.REPORT: self.report}
+        child = Child(owner.command.arguments, environment, None if owner.serial else launcher.REPORT)
         try:
             while not child.dead:
                 self._turn(child)
@@ -187,7 +188,7 @@ class _Execution:
     def _empty(self, child: Child) -> bool:
         """Whether mpirun has been alone for too long: all its ranks are here and dead, and it does not leave."""
         alone = bool(self.processes) and all(p.here and not p.alive for p in self.processes)
-        if not alone or any(p.pid != child.pid for p in child.session()):
+        if not alone or any(p.pid != child.pid and not is_proxy(p) for p in child.members()):
             self.empty_since = None
             return False
         self.empty_since = self.empty_since or time.monotonic()
@@ -217,7 +218,7 @@ class _Execution:
         return True
 
     def _left(self, child: Child) -> list[Process]:
-        found = dict.fromkeys(p for p in child.session() if p.pid != child.pid)
+        found = dict.fromkeys(p for p in child.members() if p.pid != child.pid)
         found.update(dict.fromkeys(p for p in self.processes if p.here and p.alive and p.pid != child.pid))
         return list(found)
 
