@@ -53,7 +53,8 @@ class Loops:
     def iterate(self, run: Execution, n: int | None, every: Every, name: str) -> Iterator[int]:
         """The generator behind `run.steps`."""
         run.settle()
-        self.finish()
+        for left in [other for other in self._pacers if other not in self._stack]:
+            self._pacers.pop(left).finish()
         if name in self._stack:
             raise UsageError(f"The loop {name!r} is entered inside itself: give the inner one another name=.")
         if name in self._entered:
@@ -100,7 +101,7 @@ class Loops:
                     raise UsageError("run.rollback was called in a loop's last iteration: call it after the loop.")
                 run.act(decision, step, pacer)
             run.objects.check_stale()
-            del self._pacers[name]
+            self._pacers.pop(name, None)
         finally:
             # Left by its end, by `break` or by an exception: later versions lie behind it.
             self._stack.remove(name)
@@ -134,6 +135,7 @@ class Loops:
         return step
 
     def finish(self) -> None:
-        """Let the rounds of loops that were left early end (collective)."""
-        for name in [name for name in self._pacers if name not in self._stack]:
-            self._pacers.pop(name).finish()
+        """Let the rounds that are under way end (collective)."""
+        for pacer in self._pacers.values():
+            pacer.finish()
+        self._pacers.clear()
