@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 import xxhash
 
-RANKS, SIZE, STEPS, EVERY, PAUSE = 4, 512, 400, 40, 0.006
+RANKS, SIZE, STEPS, EVERY, PAUSE = 4, 512, 400, 40, 0.004
 DEADLINE = 90.0  # seconds for each of the two runs
 Record = dict[str, Any]
-HEAT = Path(__file__).with_name("heat.py")
+HEAT = Path(__file__).resolve().with_name("heat.py")
 
 
 class Failure(Exception):
@@ -40,13 +40,13 @@ class Failure(Exception):
 def main() -> int:
     print(f"Heat equation, {SIZE} x {SIZE} points, {STEPS} steps, {RANKS} ranks, a checkpoint every {EVERY} steps.\n")
     with tempfile.TemporaryDirectory(prefix="holdfast-demo-") as name:
-        here = Path(name)
+        here = Path(name).resolve()
         try:
             print("1. Undisturbed, for comparison.")
             with Simulation(here / "undisturbed", pause=0.0) as calm:
                 calm.finish()
 
-            print("\n2. Again, and a rank is killed in the middle. Nobody helps.")
+            print("\n2. The same again, and a rank is killed in the middle.")
             with Simulation(here / "killed", pause=PAUSE) as killed:
                 kill_a_rank(killed)
                 killed.finish()
@@ -70,15 +70,16 @@ class Simulation:
 
     def __init__(self, folder: Path, pause: float) -> None:
         folder.mkdir()
-        self.run, self.field = folder / "run", folder / "heat.npy"
+        self.folder = folder
+        self.run, self.field = folder / "runs" / "heat", folder / "runs" / "heat.npy"  # as heat.py has it by default
         self.commits: dict[str, Record] = {}
         self.lines: list[str] = []
-        program = [sys.executable, str(HEAT), f"--size={SIZE}", f"--steps={STEPS}", f"--every={EVERY}"]
-        program += [f"--pause={pause}", f"--run={self.run}", f"--out={self.field}", f"--log={folder / 'heat.csv'}"]
+        program = ["python", str(HEAT), f"--size={SIZE}", f"--steps={STEPS}", f"--every={EVERY}", f"--pause={pause}"]
         holdfast = str(Path(sys.executable).with_name("holdfast"))
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [holdfast, "run", "-n", str(RANKS), "--", *program],
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -159,6 +160,7 @@ def account(simulation: Simulation) -> None:
     if [int(version) for version, _ in resumes] != [origin["version"]]:
         raise Failure(f"the program says that it resumed from {resumes}, the record says version {origin['version']}")
 
+    source = os.path.relpath(resumes[0][1], simulation.folder)
     commits = sorted(simulation.commits.values(), key=lambda commit: commit["version"])
     before = sum(commit["attempt"] == 1 for commit in commits)
     stalls = [commit["seconds"] * 1000 for commit in commits]
@@ -168,7 +170,7 @@ def account(simulation: Simulation) -> None:
         ("versions written", f"{len(commits)}: {before} before the kill, {len(commits) - before} after it"),
         ("stall per checkpoint", f"{median(stalls):.1f} ms (median), {max(stalls):.1f} ms (largest)"),
         ("bytes", f"{size / 2**20:.2f} MiB per version, {sum(c['bytes'] for c in commits) / 2**20:.1f} MiB in all"),
-        ("restored from", f"version {origin['version']} (step {origin['step']}), read from {resumes[0][1]}"),
+        ("restored from", f"version {origin['version']} (step {origin['step']}), read from {source}"),
         ("time lost", f"{lost:.2f} s, from that version's commit to the resumption by attempt 2"),
     ]
     for what, text in rows:

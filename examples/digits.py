@@ -18,6 +18,7 @@ import holdfast
 
 HIDDEN, CLASSES = 32, 10
 BATCH, RATE, MOMENTUM = 50, 0.05, 0.9
+Weights = dict[str, np.ndarray]
 TRAIN = 1500  # of the 1797 images; the others are for the test
 
 
@@ -63,7 +64,7 @@ def main() -> None:
         print(f"digits: {args.steps} minibatches, test accuracy {accuracy:.4f}, weights in {args.out}")
 
 
-def initial_weights(rng: np.random.Generator, pixels: int) -> dict[str, np.ndarray]:
+def initial_weights(rng: np.random.Generator, pixels: int) -> Weights:
     return {
         "w1": rng.normal(0.0, pixels**-0.5, (pixels, HIDDEN)),
         "b1": np.zeros(HIDDEN),
@@ -72,13 +73,13 @@ def initial_weights(rng: np.random.Generator, pixels: int) -> dict[str, np.ndarr
     }
 
 
-def scores(weights: dict[str, np.ndarray], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def scores(weights: Weights, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The hidden layer (images x HIDDEN) and the classes' scores (images x CLASSES)."""
     hidden = np.tanh(x @ weights["w1"] + weights["b1"])
     return hidden, hidden @ weights["w2"] + weights["b2"]
 
 
-def loss_and_slopes(weights: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> tuple[float, dict]:
+def loss_and_slopes(weights: Weights, x: np.ndarray, y: np.ndarray) -> tuple[float, Weights]:
     """Mean cross entropy of the images `x` with labels `y`, and its derivative by each weight."""
     hidden, z = scores(weights, x)
     z -= z.max(axis=1, keepdims=True)

@@ -99,7 +99,7 @@ def gather_rows(comm: Any, u: np.ndarray) -> np.ndarray | None:
 
 
 def greeting(run: holdfast.Run, step: int) -> str:
-    if not run.resumed:
+    if run.restored is None:
         return f"begins at step {step} on {run.comm.size} rank(s)"
     return f"resumes at step {step} from version {run.restored.version}, read from {run.restored.source}"
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-HOLDFAST = (sys.executable, "-c", "import sys; from holdfast.cli import main; sys.exit(main())")
+HOLDFAST = (sys.executable, "-m", "holdfast.cli")
 TAG = "EXAMPLES_TEST_JOB"
 
 
@@ -87,7 +87,7 @@ def kill(pid: int) -> bool:
     return True
 
 
-def until(what: str, ready: Callable[[], bool], job: Job, seconds: float = 20.0) -> None:
+def until(what: str, ready: Callable[[], bool], job: Job, seconds: float = 30.0) -> None:
     """Waits for `ready()`; fails with the job's output if the job ends first or `seconds` pass."""
     deadline = time.monotonic() + seconds
     while not ready():

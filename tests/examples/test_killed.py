@@ -56,9 +56,9 @@ def test_serial(name, start, tmp_path):
     job.kill_all()
 
     job = start(again, killed)
-    assert job.wait(30) == 0, job.output()
+    assert job.wait(60) == 0, job.output()
     assert base_of(run, attempts(run))["name"] >= max(first)  # none of what was durable was given up
-    assert calm.wait(30) == 0, calm.output()
+    assert calm.wait(60) == 0, calm.output()
     assert files(killed) == files(tmp_path / "calm")
     assert len(files(killed)) == 2
 
@@ -81,27 +81,27 @@ def test_heat_on_ranks(ranks, whom, start, tmp_path):
     until("the resume", lambda: attempts(run) > attempt and sealed(run, attempts(run)), job)
     assert base_of(run, attempts(run))["name"] >= max(before)
 
-    assert job.wait(30) == 0, job.output()
-    assert calm.wait(30) == 0, calm.output()
+    assert job.wait(60) == 0, job.output()
+    assert calm.wait(60) == 0, calm.output()
     assert files(killed) == files(tmp_path / "calm")
     assert set(files(killed)) == {"out.npy", "log.csv"}
 
 
 def test_a_complete_run_started_again_changes_nothing(start, tmp_path):
     directory = tmp_path / "heat"
-    assert start(command("heat"), directory).wait(30) == 0
+    assert start(command("heat"), directory).wait(60) == 0
     before, versions = files(directory), committed(directory / "run")
     job = start(command("heat"), directory)
-    assert job.wait(30) == 0, job.output()
+    assert job.wait(60) == 0, job.output()
     assert files(directory) == before
     assert committed(directory / "run") == versions
 
 
 def test_more_steps_go_on_from_where_the_run_was_complete(start, tmp_path):
     longer = [*command("heat"), "--steps=200"]
-    assert start(longer, tmp_path / "at once").wait(30) == 0
-    assert start(command("heat"), tmp_path / "in two").wait(30) == 0
+    assert start(longer, tmp_path / "at once").wait(60) == 0
+    assert start(command("heat"), tmp_path / "in two").wait(60) == 0
     job = start(longer, tmp_path / "in two")
-    assert job.wait(30) == 0, job.output()
+    assert job.wait(60) == 0, job.output()
     assert "resumes at step 160" in job.output()
     assert files(tmp_path / "in two") == files(tmp_path / "at once")

@@ -24,7 +24,7 @@ def program(number: int, steps: int, directory: Path, name: str) -> Path:
 
 def test_serial(start, tmp_path):
     calm = start([sys.executable, str(program(0, 3000, tmp_path / "calm", "plate.py"))], tmp_path / "calm")
-    assert calm.wait(30) == 0, calm.output()
+    assert calm.wait(60) == 0, calm.output()
 
     again = [sys.executable, str(program(0, 3000, tmp_path / "killed", "plate.py"))]
     run = tmp_path / "killed/runs/plate"
@@ -33,22 +33,22 @@ def test_serial(start, tmp_path):
     job.kill_all()
     assert job.process.returncode == -9, job.output()
     job = start(again, tmp_path / "killed")
-    assert job.wait(30) == 0, job.output()
+    assert job.wait(60) == 0, job.output()
     assert base_of(run, attempts(run)) is not None
     assert result(job) == result(calm)
 
 
 def test_mpi(start, tmp_path):
-    calm = start(supervised(program(1, 2000, tmp_path / "calm", "relax.py")), tmp_path / "calm")
-    assert calm.wait(30) == 0, calm.output()
+    calm = start(supervised(program(1, 500, tmp_path / "calm", "relax.py")), tmp_path / "calm")
+    assert calm.wait(60) == 0, calm.output()
 
-    path = program(1, 2000, tmp_path / "killed", "relax.py")
-    path.write_text(path.read_text().replace("seconds(2)", "steps(50)"))  # soon enough to be there at the kill
+    path = program(1, 500, tmp_path / "killed", "relax.py")
+    path.write_text(path.read_text().replace("seconds(2)", "steps(25)"))  # soon enough to be there at the kill
     run = tmp_path / "killed/runs/relax"
     job = start(supervised(path), tmp_path / "killed")
     until("two versions", lambda: len(committed(run)) >= 2, job)
     assert kill(ranks_of(run, 1)[1]), job.output()
-    assert job.wait(40) == 0, job.output()
+    assert job.wait(60) == 0, job.output()
     assert attempts(run) == 2
     assert base_of(run, 2) is not None
     assert result(job) == result(calm)
