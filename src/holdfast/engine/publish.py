@@ -62,6 +62,7 @@ def publish(store: Store, ranks: Ranks, draft: Commit, began: float, write: Call
         groups = ranks.gather(message, range(0, ranks.size, GROUP_RANKS), f"indexes of version {draft.version}")
         if groups is not None:
             answer = _attempt(ranks.rank, lambda: _root(store, draft, groups, began))
+            answer = _blame_fence(store, draft, ranks.rank, answer)
     answer = ranks.broadcast(answer, range(ranks.size), f"commit of version {draft.version}")
     try:
         body = _open([answer])[0]
@@ -109,6 +110,23 @@ def _root(store: Store, draft: Commit, messages: list[bytes], began: float) -> d
     store.put(f"{draft.path}/{COMMIT_NAME}", record)
     check_fence(store, draft.attempt)
     return {**known, "digest": digest}
+
+
+def _blame_fence(store: Store, draft: Commit, rank: int, answer: bytes) -> bytes:
+    """If the version failed, add that a later attempt exists, if so: it clears away what this one was writing, and
+    "No such file" would let a program go on that has lost its run."""
+    body = msgpack.unpackb(answer)
+    if "errors" not in body:
+        return answer
+    try:
+        check_fence(store, draft.attempt)
+    except FencedError as error:
+        body["errors"].append([rank, error.to_wire()])
+    except HoldfastError:
+        pass  # the storage that failed fails here too: what is known is said
+    packed = msgpack.packb(body)
+    assert isinstance(packed, bytes)
+    return packed
 
 
 # -- errors on the same road ------------------------------------------------------------------
