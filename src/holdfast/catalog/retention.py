@@ -13,9 +13,14 @@ from .lineage import Snapshot
 
 
 def remove(store: Store, kind: Kind, name: str) -> None:
-    """Delete a version. Killed in between, it leaves a fragment, never a commit without its data."""
+    """Delete a version. Killed in between, it leaves a fragment, never a commit without its data.
+
+    The root index goes second: a directory without commit and root is taken for what it is, unfinished, and cleaned up
+    by the next attempt; one that has a root might be a version that has lost its commit.
+    """
     path = f"{folder(kind)}/{name}"
     store.delete(f"{path}/{COMMIT_NAME}")
+    store.delete(f"{path}/{ROOT_NAME}")
     store.delete_tree(path)
 
 

@@ -55,7 +55,6 @@ class Writer:
     parent: Link | None = None
     lineage: list[str] = field(default_factory=list)
     carry: PartReader | None = None
-    cleaned: bool = False
     written: int = 0  # versions of this attempt
 
     def checkpoint(
@@ -131,9 +130,11 @@ class Writer:
     def _retain(self) -> None:
         with _told("versions beyond those to keep were not deleted"):
             self.lineage = remove_surplus(self.store, self.lineage, self.keep)
-            if not self.cleaned:
-                remove_unfinished(self.store, self.attempt, self.number)
-                self.cleaned = True
+
+    def clean(self) -> None:
+        """Delete what earlier attempts left unfinished, on rank 0: before the first checkpoint, which may need the room."""
+        with _told("what earlier attempts left unfinished was not deleted"):
+            remove_unfinished(self.store, self.attempt, self.number)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..catalog import Base, End, put_base, put_end
+from ..catalog import Base, End, check_fence, put_base, put_end
 from ..config import Options
 from ..engine import Item
 from ..errors import (
@@ -55,7 +55,7 @@ class Execution:
         self.resume, self.params, self.records = resume, params, records
         self.objects = Objects()
         self.dropped: set[str] = set()
-        self.files = OutFiles(store, group.rank)
+        self.files = OutFiles(store, group.rank, self._check_fence)
         self.loops = Loops()
         self.interrupts = Interrupts()
         self.writer = Writer(store, group, attempt, next_number, options.keep, options.threads)
@@ -64,6 +64,7 @@ class Execution:
         self.step: int | None = None
         self.pending: Handle | None = None
         self.rollback: Callable[[], None] | None = None
+        self.rolling = False  # whether what is being settled is a rollback
         self.closers: list[Callable[[], None]] = []
 
     @property
@@ -74,6 +75,9 @@ class Execution:
     def requested(self) -> bool:
         """Whether the program asked for something to be done at the next loop head."""
         return self.pending is not None or self.rollback is not None
+
+    def _check_fence(self) -> None:
+        check_fence(self.store, self.writer.attempt)
 
     # -- settling --------------------------------------------------------------------------------
 
@@ -89,7 +93,7 @@ class Execution:
             self.restored = Restored(commit.version, commit.step, f"{self.url}/{commit.path}", self.resume.skipped)
             self.step = commit.step
             self.loops.resume(commit.loops, commit.complete)
-            self.files.settle(files)
+            self.files.settle(files, older=bool(self.resume.skipped) or self.rolling)
             self.writer.carry = None if recut else reader
             self.writer.parent = self.resume.link
         if not self.readonly:
@@ -110,6 +114,7 @@ class Execution:
                 self.store.sync(f"versions/{known.name}")
         put_base(self.store, self.writer.attempt, Base(link, chain, self.records, self.params, self.group.size))
         self.writer.lineage = [x.name for x in (link, *chain) if x is not None]
+        self.writer.clean()
 
     def tell_complete(self) -> None:
         """Say once that there is nothing left to do (local)."""
@@ -176,9 +181,13 @@ class Execution:
                 error, code = failed, EXIT_LAST_CHECKPOINT_FAILED
         elif not self.writer.written:
             code = EXIT_INTERRUPTED_NO_PROGRESS
-        self.end("failed" if error else "interrupted", name, str(error) if error else None)
-        if error is not None and self.group.rank == 0:
-            log.error("%s: the last checkpoint failed: %s", name, error)
+        if error is None:
+            # Before any rank leaves: launchers end the others as soon as one has left with a status.
+            from_root(self.group, "recording the interrupt", lambda: self.end("interrupted", name))
+        else:
+            self.end("failed", name, str(error))
+            if self.group.rank == 0:
+                log.error("%s: the last checkpoint failed: %s", name, error)
         raise Interrupted(code, name, self.newest) from error
 
     @property

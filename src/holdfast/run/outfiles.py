@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -18,47 +19,55 @@ _TAIL = 4096
 class _Open:
     path: str  # as the program gave it, made absolute
     handle: IO[Any]
+    before: int  # bytes that were there before the run first wrote to it
+    known: bool  # whether the version for which it was opened knew it
 
 
 class OutFiles:
-    """One rank's output files. All calls are local."""
+    """One rank's output files. All calls are local. `check_fence()` raises FencedError if a later attempt exists: its
+    lines must not be cut off by one that has lost the run and does not know it yet."""
 
-    def __init__(self, store: Store, rank: int) -> None:
-        self._store, self._rank = store, rank
+    def __init__(self, store: Store, rank: int, check_fence: Callable[[], None]) -> None:
+        self._store, self._rank, self._check_fence = store, rank, check_fence
         self._files: dict[str, _Open] = {}
+        self._settled = False
 
-    def open(self, name: str, mode: str, stored: StoredFile | None, resumed: bool, options: dict[str, Any]) -> IO[Any]:
-        """Open `name`. `stored`: what the version to resume from knows of it; `resumed`: whether there is one."""
+    def open(self, name: str, mode: str, stored: StoredFile | None, options: dict[str, Any]) -> IO[Any]:
+        """Open `name`. `stored`: what the version to resume from knows of it."""
         letter = mode.replace("b", "").replace("t", "")
         if letter not in ("a", "w"):
             raise UsageError(f"run.file({name!r}, {mode!r}): the mode must be 'a' or 'w', with 'b' for bytes.")
         path = os.path.abspath(name)
-        if path in self._files:  # again within one execution: nothing to cut
-            self._files[path].handle.flush() if not self._files[path].handle.closed else None
+        earlier = self._files.get(path)
+        if earlier is not None:  # again within one execution: nothing to cut
+            _flush(earlier.handle)
+            before, known = earlier.before, earlier.known
         else:
-            self._cut(path, stored, resumed or letter == "a")
+            before, known = self._cut(path, stored, letter == "a"), stored is not None
         handle = open(path, ("r+" if os.path.exists(path) else "w") + ("b" if "b" in mode else ""), **options)
         handle.seek(0, os.SEEK_END)
-        self._files[path] = _Open(path, handle)
+        self._files[path] = _Open(path, handle, before, known)
         return handle
 
-    def _cut(self, path: str, stored: StoredFile | None, keep: bool) -> None:
+    def _cut(self, path: str, stored: StoredFile | None, append: bool) -> int:
+        """Cut a file as it is found at a start; what of it was there before the run."""
+        before = self._before(path) if append else 0
         if stored is not None:
-            cut_back(path, stored.nbytes, stored.tail)
+            cut_back(path, stored.nbytes, stored.tail, self._check_fence)
         elif os.path.exists(path):
             # Not known to the version: what a lost attempt has written since goes, what was there before the run stays.
-            cut_back(path, self._before(path) if keep else 0, None)
-        elif keep:
-            self._before(path)
+            cut_back(path, before, None, self._check_fence)
+        return before
 
-    def _before(self, path: str) -> int:
-        """The file's length before the run first wrote to it, on record since then."""
+    def _before(self, path: str, nbytes: int | None = None) -> int:
+        """The file's length before the run first wrote to it, on record since then; `nbytes` if it is the first time."""
         name = digest_hex(path.encode())[:16]
         key = f"files/{self._rank:06d}-{name}.json"
         try:
             return int(count(decode_record(self._store.get(key, RECORD_LIMIT), key)[0], "bytes", key))
         except KeyMissingError:
-            nbytes = os.path.getsize(path) if os.path.exists(path) else 0
+            if nbytes is None:
+                nbytes = os.path.getsize(path) if os.path.exists(path) else 0
             body = {"rank": self._rank, "path": path, "bytes": nbytes}
             try:
                 self._store.put(key, encode_record(body)[0])
@@ -67,13 +76,19 @@ class OutFiles:
             return nbytes
 
     def settle(self, stored: tuple[StoredFile, ...]) -> None:
-        """Cut the open files back to an older version than the one they were opened for."""
+        """Cut the open files back to an older version than the one they were opened for, or gone on from."""
         known = {f.path: f for f in stored}
         for path, file in self._files.items():
-            if path in known and os.path.getsize(path) > known[path].nbytes:
-                file.handle.flush()
-                cut_back(path, known[path].nbytes, known[path].tail)
+            _flush(file.handle)  # first: what is still in the buffer lies behind the version as well
+            if path in known:
+                if os.path.getsize(path) > known[path].nbytes:
+                    cut_back(path, known[path].nbytes, known[path].tail)
+            elif file.known or self._settled:
+                cut_back(path, file.before, None)
+            # Else it is new in this execution: what the program has written so far, a heading perhaps, is its beginning.
+            if not file.handle.closed:
                 file.handle.seek(0, os.SEEK_END)
+        self._settled = True
 
     def capture(self, carried: tuple[StoredFile, ...]) -> list[StoredFile]:
         """Flush and fsync every file; their lengths. StorageError names the one that failed.
@@ -83,8 +98,7 @@ class OutFiles:
         found = {f.path: f for f in carried}
         for path, file in self._files.items():
             try:
-                if not file.handle.closed:
-                    file.handle.flush()
+                _flush(file.handle)
                 with open(path, "rb") as f:
                     os.fsync(f.fileno())
                     nbytes = os.fstat(f.fileno()).st_size
@@ -105,8 +119,14 @@ class OutFiles:
                 file.handle.close()
 
 
-def cut_back(path: str, nbytes: int, tail: bytes | None) -> None:
-    """Cut the file at `path` to `nbytes` bytes; MismatchError if it is shorter or other bytes end there."""
+def _flush(handle: IO[Any]) -> None:
+    if not handle.closed:
+        handle.flush()
+
+
+def cut_back(path: str, nbytes: int, tail: bytes | None, check: Callable[[], None]) -> None:
+    """Cut the file at `path` to `nbytes` bytes; MismatchError if it is shorter or other bytes end there. `check` is
+    called right before, and may raise."""
     size = os.path.getsize(path) if os.path.exists(path) else 0
     if size < nbytes:
         raise MismatchError(
@@ -125,6 +145,7 @@ def cut_back(path: str, nbytes: int, tail: bytes | None) -> None:
                 )
     if size > nbytes:
         with open(path, "r+b") as f:
+            check()
             f.truncate(nbytes)
             os.fsync(f.fileno())
 

@@ -171,7 +171,10 @@ class Resume:
                     findings = _Findings(damage=error.message)
             elif self._candidates:
                 findings = _Findings(damage=self._skipped.get(self._index - 1, "no version is whole"))
-            everyone = [_Findings(*f) for f in self._exchange([findings.damage, findings.mismatches])]
+            exchanged = self._exchange([self._index, findings.damage, findings.mismatches])
+            if len({index for index, _, _ in exchanged}) > 1:
+                continue  # opening it, a rank found its own part damaged and moved on: all follow
+            everyone = [_Findings(damage, mismatches) for _, damage, mismatches in exchanged]
             damage = next((f"rank {r}: {f.damage}" for r, f in enumerate(everyone) if f.damage), None)
             if damage is None:
                 mismatches = [f"rank {r}: {m}" for r, f in enumerate(everyone) for m in f.mismatches]

@@ -125,7 +125,7 @@ class Run:
             stored = next((f for f in known if f.path == path), None)
         else:
             stored = x.resume.stored_file(path)
-        return x.files.open(path, mode, stored, self.resumed, options)
+        return x.files.open(path, mode, stored, options)
 
     def drop(self, name: str) -> None:
         """Give up the object `name`, protected or only stored: the next versions do not hold it (local)."""

@@ -21,6 +21,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.pending = 0
+        self._owner = os.getpid()
         self._earlier: dict[int, Any] = {}
 
     def install(self) -> None:
@@ -43,7 +44,7 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         earlier: Callable[[int, FrameType | None], Any] | Any = self._earlier.get(number)
-        if self.pending:
+        if self.pending or os.getpid() != self._owner:  # a forked child: multiprocessing ends its workers by SIGTERM
             # The second: as if we had never been there. SIGINT raises KeyboardInterrupt, the others end the process.
             self.restore()
             os.kill(os.getpid(), number)
