@@ -93,7 +93,7 @@ class Execution:
             self.restored = Restored(commit.version, commit.step, f"{self.url}/{commit.path}", self.resume.skipped)
             self.step = commit.step
             self.loops.resume(commit.loops, commit.complete)
-            self.files.settle(files, older=bool(self.resume.skipped) or self.rolling)
+            self.files.settle(files)
             self.writer.carry = None if recut else reader
             self.writer.parent = self.resume.link
         if not self.readonly:

@@ -82,9 +82,9 @@ class OutFiles:
             _flush(file.handle)  # first: what is still in the buffer lies behind the version as well
             if path in known:
                 if os.path.getsize(path) > known[path].nbytes:
-                    cut_back(path, known[path].nbytes, known[path].tail)
+                    cut_back(path, known[path].nbytes, known[path].tail, self._check_fence)
             elif file.known or self._settled:
-                cut_back(path, file.before, None)
+                cut_back(path, file.before, None, self._check_fence)
             # Else it is new in this execution: what the program has written so far, a heading perhaps, is its beginning.
             if not file.handle.closed:
                 file.handle.seek(0, os.SEEK_END)
