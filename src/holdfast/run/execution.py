@@ -64,7 +64,6 @@ class Execution:
         self.step: int | None = None
         self.pending: Handle | None = None
         self.rollback: Callable[[], None] | None = None
-        self.rolling = False  # whether what is being settled is a rollback
         self.closers: list[Callable[[], None]] = []
 
     @property
@@ -89,7 +88,6 @@ class Execution:
         commit = self.resume.commit
         if commit is not None and reader is not None:
             recut = commit.ranks != self.group.size
-            files = () if recut else reader.part.files
             self.restored = Restored(commit.version, commit.step, f"{self.url}/{commit.path}", self.resume.skipped)
             self.step = commit.step
             self.loops.resume(commit.loops, commit.complete)

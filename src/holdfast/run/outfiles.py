@@ -59,15 +59,14 @@ class OutFiles:
             cut_back(path, before, None, self._check_fence)
         return before
 
-    def _before(self, path: str, nbytes: int | None = None) -> int:
-        """The file's length before the run first wrote to it, on record since then; `nbytes` if it is the first time."""
+    def _before(self, path: str) -> int:
+        """The file's length before the run first wrote to it, on record since then."""
         name = digest_hex(path.encode())[:16]
         key = f"files/{self._rank:06d}-{name}.json"
         try:
             return int(count(decode_record(self._store.get(key, RECORD_LIMIT), key)[0], "bytes", key))
         except KeyMissingError:
-            if nbytes is None:
-                nbytes = os.path.getsize(path) if os.path.exists(path) else 0
+            nbytes = os.path.getsize(path) if os.path.exists(path) else 0
             body = {"rank": self._rank, "path": path, "bytes": nbytes}
             try:
                 self._store.put(key, encode_record(body)[0])
@@ -75,8 +74,9 @@ class OutFiles:
                 return self._before(path)
             return nbytes
 
-    def settle(self, stored: tuple[StoredFile, ...]) -> None:
-        """Cut the open files back to an older version than the one they were opened for, or gone on from."""
+    def settle(self, stored: tuple[StoredFile, ...], older: bool) -> None:
+        """Cut the open files back to the version that is settled on, which knows `stored`. `older`: it is not the one for
+        which they were opened, or from which the execution has gone on so far."""
         known = {f.path: f for f in stored}
         for path, file in self._files.items():
             _flush(file.handle)  # first: what is still in the buffer lies behind the version as well

@@ -111,11 +111,25 @@ class Resume:
             return "without a shard its value belongs to a rank; the number of ranks has changed"
         return shards.fill(self._store, self._commit, self._threads, entry)
 
-    def stored_file(self, path: str) -> StoredFile | None:
+    def files(self) -> tuple[StoredFile, ...]:
+        """The output files that the current candidate knows: this rank's, or those of all ranks if these have been other
+        in number. DamageError."""
         reader = self._open()
-        if self._recut:
-            return None
-        return next((f for f in reader.part.files if f.path == path), None) if reader else None
+        if reader is None or not self._recut:
+            return reader.part.files if reader else ()
+        assert self._commit is not None
+        found: list[StoredFile] = []
+        for rank in range(self._commit.ranks):
+            with open_part(self._store, self._commit, rank, self._threads) as part:
+                found += part.part.files
+        return tuple(found)
+
+    def stored_file(self, path: str) -> StoredFile | None:
+        while True:
+            try:
+                return next((f for f in self.files() if f.path == path), None)
+            except DamageError as error:
+                self._advance(error.message)
 
     @property
     def reader(self) -> PartReader | None:
@@ -202,6 +216,7 @@ class Resume:
     def _restore(self, reader: PartReader, protected: Objects, dropped: set[str]) -> _Findings:
         findings = _Findings()
         if self._recut:
+            self.files()  # whole, or this candidate is passed over
             for entry in protected:
                 if (why := self._fill_shard(entry)) is not None:
                     findings.mismatches.append(f"{entry.name!r}: {why}")

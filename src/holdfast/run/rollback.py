@@ -27,9 +27,8 @@ def roll_back(x: Execution, version: int) -> None:
             x.writer.carry = None
         x.writer.attempt = fence(x.store, x.group, x.writer.number)
         x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
-        x.settled, x.rolling = False, True
+        x.settled = False
         x.settle()
-        x.rolling = False
         x.loops.moved = True
 
     if x.loops.active:
