@@ -91,9 +91,9 @@ class Execution:
             self.restored = Restored(commit.version, commit.step, f"{self.url}/{commit.path}", self.resume.skipped)
             self.step = commit.step
             self.loops.resume(commit.loops, commit.complete)
-            self.files.settle(files)
             self.writer.carry = None if recut else reader
             self.writer.parent = self.resume.link
+        self.files.settle(self.resume.files())
         if not self.readonly:
             from_root(self.group, "sealing the base", self._seal)
         self.settled = True

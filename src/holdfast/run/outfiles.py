@@ -74,9 +74,8 @@ class OutFiles:
                 return self._before(path)
             return nbytes
 
-    def settle(self, stored: tuple[StoredFile, ...], older: bool) -> None:
-        """Cut the open files back to the version that is settled on, which knows `stored`. `older`: it is not the one for
-        which they were opened, or from which the execution has gone on so far."""
+    def settle(self, stored: tuple[StoredFile, ...]) -> None:
+        """Cut the open files back to an older version than the one they were opened for, or gone on from."""
         known = {f.path: f for f in stored}
         for path, file in self._files.items():
             _flush(file.handle)  # first: what is still in the buffer lies behind the version as well
