@@ -1,0 +1,214 @@
+"""`run.file`: output that belongs to the state, without a line twice or missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_support import data_file, execute, flip, go, program
+
+import holdfast
+
+EACH = holdfast.steps(1)
+
+
+def logging_program(run, n, die=None, mode="a", every=EACH, flush=True, late=0):
+    log = None if late else run.file("log.txt", mode)
+    for step in run.steps(n, every=every):
+        if log is None and step >= late:
+            log = run.file("log.txt", mode)
+        if log is not None:
+            log.write(f"{step}\n".encode() if "b" in mode else f"{step}\n")
+            if flush:
+                log.flush()
+        if step == die:  # its line is written, its version is not
+            break
+
+
+def lines() -> list[str]:
+    return Path("log.txt").read_text().split()
+
+
+@pytest.mark.parametrize("mode", ["a", "w", "ab", "wb", "at"])
+@pytest.mark.parametrize("flush", [True, False])
+def test_no_line_twice_and_none_missing(start, mode, flush):
+    logging_program(start(), 10, 4, mode, holdfast.steps(3), flush)
+    assert not flush or lines() == list("01234")
+    logging_program(start(), 10, 8, mode, holdfast.steps(2), flush)
+    run = start()
+    logging_program(run, 10, None, mode, EACH, flush)
+    run.complete()
+    run.close()
+    assert lines() == list("0123456789")
+
+
+@pytest.mark.parametrize("mode", ["a", "w"])
+def test_killed_before_the_first_version(start, mode):
+    Path("log.txt").write_text("before\n")
+    before = ["before"] if mode == "a" else []
+    logging_program(start(), 10, 4, mode, holdfast.steps(100))
+    assert lines() == before + list("01234")
+    logging_program(start(), 10, 2, mode, holdfast.steps(100))
+    assert lines() == before + list("012")
+
+
+def test_what_was_there_before_stays(start):
+    Path("log.txt").write_text("before\n")
+    logging_program(start(), 10, 4)
+    logging_program(start(), 6)
+    assert lines() == ["before", *"012345"]
+
+
+@pytest.mark.parametrize("mode", ["a", "w"])
+def test_a_file_first_opened_in_the_loop(start, mode):
+    """The version that is resumed from may be older than the file."""
+    Path("log.txt").write_text("before\n")
+    before = ["before"] if mode == "a" else []
+    logging_program(start(), 10, 4, mode, holdfast.steps(3), late=4)  # version of step 3; the file opened at 4
+    assert lines() == [*before, "4"]
+    logging_program(start(), 10, 7, mode, holdfast.steps(3), late=4)
+    logging_program(start(), 10, None, mode, holdfast.steps(3), late=4)
+    assert lines() == [*before, *"456789"]
+
+
+def test_a_version_passed_over_at_the_start(start):
+    """The file is opened for the newest version, which then proves damaged."""
+    run = start(keep=holdfast.Keep(last=3))
+    u = run.protect("u", np.zeros(20_000))
+    logging_program(run, 10, 4)
+    flip(data_file(run, 4), 100_000)
+    run = start()
+    log = run.file("log.txt")
+    assert lines() == list("0123")
+    u = run.protect("u", u)
+    for step in run.steps(6):
+        log.write(f"{step}\n")
+    log.flush()
+    assert run.restored.version == 3
+    assert lines() == list("012345")
+
+
+@pytest.mark.parametrize("flush", [True, False])
+@pytest.mark.parametrize("late", [0, 3])
+@pytest.mark.parametrize("to", [2, 5])
+def test_rollback_inside_of_the_loop(start, flush, late, to):
+    run = start(keep=holdfast.Keep(last=20))
+    log = None if late else run.file("log.txt")
+    back = False
+    for step in run.steps(8, every=EACH):
+        if log is None and step >= late:
+            log = run.file("log.txt")
+        if log:
+            log.write(f"{step}\n")
+            if flush:
+                log.flush()
+        if step == 5 and not back:
+            run.rollback(to)
+            back = True
+    log.flush()
+    assert lines() == list("01234567"[min(late, to) :])
+
+
+def test_rollback_after_the_program_has_closed_the_file(start):
+    run = start(keep=holdfast.Keep(last=20))
+    with run.file("log.txt") as log:
+        for step in run.steps(5, every=EACH):
+            print(step, file=log, flush=True)
+    run.rollback(2)
+    assert lines() == ["0", "1"]
+
+
+def test_files_that_are_not_opened_again_stay_known(start):
+    logging_program(start(), 10, 4)
+    go(start(), 10, 7, every=EACH)  # does not open the file: versions go on knowing it
+    logging_program(start(), 9)
+    assert lines() == list("0123") + list("78")
+
+
+def test_a_shortened_file_is_an_error(start):
+    logging_program(start(), 10, 4)
+    Path("log.txt").write_text("0\n")
+    with pytest.raises(holdfast.MismatchError, match=r"log\.txt.*2 bytes.*knows 8") as caught:
+        start().file("log.txt")
+    assert caught.value.file.endswith("log.txt")
+    assert Path("log.txt").read_text() == "0\n"
+    Path("log.txt").unlink()
+    with pytest.raises(holdfast.MismatchError, match="0 bytes"):
+        start().file("log.txt")
+
+
+def test_a_changed_file_is_an_error(start):
+    logging_program(start(), 10, 4)
+    Path("log.txt").write_text("0\nX\n2\n3\n4\n")
+    with pytest.raises(holdfast.MismatchError, match=r"log\.txt.*changed by another program"):
+        start().file("log.txt")
+    assert Path("log.txt").read_text() == "0\nX\n2\n3\n4\n"
+
+
+def test_opened_twice_within_one_execution(start):
+    run = start()
+    with run.file("log.txt") as log:
+        log.write("one\n")
+    with run.file("log.txt") as log:
+        log.write("two\n")
+    run.checkpoint()
+    assert lines() == ["one", "two"]
+    run = start()
+    with run.file("log.txt") as log:
+        log.write("three\n")
+    assert lines() == ["one", "two", "three"]
+
+
+def test_arguments_go_to_open(start):
+    with start().file("log.txt", "w", encoding="latin-1", newline="\r\n") as log:
+        log.write("ü\n")
+    assert Path("log.txt").read_bytes() == b"\xfc\r\n"
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "x", ""])
+def test_other_modes_are_refused(start, mode):
+    with pytest.raises(holdfast.UsageError, match="'a' or 'w'"):
+        start().file("log.txt", mode)
+
+
+def test_the_program_may_change_its_directory(start, tmp_path, monkeypatch):
+    logging_program(start(), 10, 4)
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    run = start()
+    log = run.file("../log.txt")
+    assert (tmp_path / "log.txt").read_text().split() == list("0123")
+    log.close()
+
+
+def test_a_killed_process(tmp_path):
+    command = program(tmp_path, """
+        with holdfast.open("run") as run:
+            log = run.file("log.txt", "w")
+            for step in run.steps(8, every=holdfast.steps(3)):
+                print(step, file=log)
+                log.flush()
+                if step == int(sys.argv[1]):
+                    os.kill(os.getpid(), signal.SIGKILL)
+    """)  # fmt: skip
+    assert execute([*command, "1"], tmp_path).returncode == -9
+    assert execute([*command, "4"], tmp_path).returncode == -9
+    assert lines() == list("01234")
+    done = execute([*command, "-1"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lines() == list("01234567")
+
+
+def test_a_file_that_is_new_in_a_later_execution_keeps_its_heading(start):
+    go(start(), 10, 4, every=EACH)
+    for die in (6, None):
+        run = start()
+        log = run.file("log.txt", "w")
+        if not lines():
+            log.write("heading\n")
+        for step in run.steps(8, every=EACH):
+            print(step, file=log, flush=True)
+            if step == die:
+                break
+    assert lines() == ["heading", *"4567"]
