@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .errors import ConfigError
@@ -21,7 +21,7 @@ INTERNAL = frozenset({"HOLDFAST_REPORT", "HOLDFAST_SUPERVISED", "HOLDFAST_CONFIG
 class Options:
     """Everything that can be set for a run, with its default."""
 
-    keep: Keep = Keep()
+    keep: Keep = field(default_factory=Keep)
     on_error: str = "raise"  # "raise" | "warn": what a failed checkpoint does to the program
     takeover: bool = False  # take the run from a holder that lives
     signals: bool = True  # SIGTERM, SIGINT, SIGUSR1 ask for a last checkpoint

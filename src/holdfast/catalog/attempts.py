@@ -226,6 +226,11 @@ def check_fence(store: Store, number: int) -> None:
 def put_base(store: Store, number: int, base: Base) -> None:
     """Seal the base of attempt `number`; FencedError if it has been fenced off before or meanwhile."""
     check_fence(store, number)
+    for link in (base.version, *base.chain):
+        if link is not None:
+            # The commit of a writer that died may be visible and yet not durable: what is built on must be.
+            with contextlib.suppress(KeyMissingError):
+                store.sync(f"versions/{link.name}")
     body = {
         "attempt": number,
         "sealed": time.time(),

@@ -106,10 +106,6 @@ class Execution:
         """On rank 0."""
         link = self.writer.parent
         chain = tuple(self.resume.behind) if link else ()
-        for known in (link, *chain):
-            if known is not None:
-                # A dead writer's commit may be visible and yet not durable: sealed on, it must be.
-                self.store.sync(f"versions/{known.name}")
         put_base(self.store, self.writer.attempt, Base(link, chain, self.records, self.params, self.group.size))
         self.writer.lineage = [x.name for x in (link, *chain) if x is not None]
         self.writer.clean()

@@ -59,7 +59,7 @@ class Loops:
             raise UsageError(f"The loop {name!r} is entered inside itself: give the inner one another name=.")
         if name in self._entered:
             # On a resume, the first of the two would take the second's position for its own.
-            raise UsageError(f"There has been a loop {name!r}, and a resume could not tell the two apart: give one another name=.")
+            raise UsageError(f"There has been a loop {name!r}; a resume could not tell the two apart: give one another name=.")
         self._entered.add(name)
         for outer in self._stack:
             self._within.setdefault(outer, set()).add(name)

@@ -54,7 +54,8 @@ def open(
         raise ConfigError(f"holdfast.open(mode={mode!r}): 'a' (resume or begin) or 'r' (read only) is needed.")
     if comm is None and mode == "a" and (n := launcher_ranks()) > 1:
         raise UsageError(
-            f"This program was started with {n} ranks, and holdfast.open was not told how to reach them. Pass comm=MPI.COMM_WORLD "
+            f"This program was started with {n} ranks, and holdfast.open was not told how to reach them. "
+            "Pass comm=MPI.COMM_WORLD "
             "(from mpi4py import MPI) if they are one run, or comm=holdfast.SERIAL if each rank has a run of its own."
         )
     group = make_group(comm, chosen.timeout)
@@ -162,7 +163,8 @@ def _look(store: Store, options: Options, params: dict[str, Any] | None, ranks: 
     base = sealed.base if sealed else None
     if snapshot.lost_base:
         raise DamageError(
-            f"The base of attempt {sealed.number if sealed else 0} can't be read, and no version tells it. Nothing was changed. "
+            f"The base of attempt {sealed.number if sealed else 0} can't be read, and no version tells it. "
+            "Nothing was changed. "
             "Look with `holdfast ls` and choose a version with `holdfast rollback`.",
             file="attempts",
         )
@@ -221,7 +223,8 @@ def _check_ranks(snapshot: Snapshot, ranks: int, options: Options) -> None:
         if commit.ranks != ranks and options.ranks_changed == "error":
             raise MismatchError(
                 f"Version {commit.version} was written by {commit.ranks} ranks; this program has {ranks}. Nothing was "
-                f"changed. Start it with {commit.ranks} ranks, or accept with holdfast.open(..., ranks_changed='accept'): sharded "
+                f"changed. Start it with {commit.ranks} ranks, or accept with holdfast.open(..., ranks_changed='accept'): "
+                "sharded "
                 "arrays are then cut anew, and what belonged to single ranks keeps the program's own value.",
                 version=commit.version,
             )

@@ -256,7 +256,8 @@ class Resume:
         lines = "\n  ".join(f"{name}: {why}" for name, why in self.skipped)
         return NoWholeVersionError(
             f"None of the run's versions is whole:\n  {lines}\n"
-            "Nothing was started, nothing was changed. Restore the run's files from elsewhere, look for abandoned versions with "
+            "Nothing was started, nothing was changed. Restore the run's files from elsewhere, look for "
+            "abandoned versions with "
             "`holdfast ls` and go back to one with `holdfast rollback`, or start anew in another directory."
         )
 
