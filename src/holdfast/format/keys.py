@@ -13,8 +13,8 @@ RUN_KEY = "holdfast.json"
 MAX_NUMBER = 10**12 - 1  # of versions and attempts
 GROUP_RANKS = 64  # ranks whose index parts share a file
 
-_VERSION = re.compile(r"(\d{8,12})-a(\d{6,12})")
-_ATTEMPT = re.compile(r"(\d{6,12})\.(json|lease|base|end)")
+_VERSION = re.compile(r"([0-9]{8,12})-a([0-9]{6,12})")
+_ATTEMPT = re.compile(r"([0-9]{6,12})\.(json|lease|base|end)")
 
 
 def version_name(number: int, attempt: int) -> str:
@@ -39,7 +39,9 @@ def attempt_key(number: int, suffix: str) -> str:
 def parse_attempt(name: str) -> tuple[int, str] | None:
     """(number, suffix) of a name below `attempts/`, None if it is none."""
     match = _ATTEMPT.fullmatch(name)
-    return (int(match[1]), match[2]) if match and int(match[1]) else None
+    if match is None or not int(match[1]) or name != f"{int(match[1]):06d}.{match[2]}":
+        return None  # 0000004.base is no second name of 000004.base
+    return int(match[1]), match[2]
 
 
 def folder(kind: Kind) -> str:
