@@ -33,7 +33,7 @@ from ..policy import Keep
 from ..store import KeyMissingError, Store, open_store
 from .fencing import fence
 from .opening import kept_records
-from .rollback import candidates, find
+from .rollback import candidates, counting_records, find
 
 Url = str | os.PathLike[str]
 
@@ -128,7 +128,8 @@ def rollback(url: Url, version: int, takeover: bool = False) -> None:
         chain = [Link(name, digest) for name, digest in candidates(snapshot, version)]
         params = snapshot.sealed.base.params if snapshot.sealed and snapshot.sealed.base else None
         ranks = find(snapshot, version).ranks
-        put_base(store, number, Base(chain[0], tuple(chain[1:]), tuple(kept_records(snapshot)), params, ranks))
+        records = counting_records(snapshot, candidates(snapshot, version))
+        put_base(store, number, Base(chain[0], tuple(chain[1:]), records, params, ranks))
 
 
 def prune(
