@@ -7,12 +7,10 @@ cause in `causes`. Errors travel between ranks as plain dicts (`to_wire`, `from_
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 
-@dataclass(frozen=True)
-class Cause:
+class Cause(NamedTuple):
     """One rank's reason: who, which class of error, and what it said."""
 
     rank: int

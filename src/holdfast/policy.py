@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import ConfigError
 
 
-@dataclass(frozen=True)
-class Every:
+class Every(NamedTuple):
     """When a loop checkpoints: after `steps` steps, after `seconds` seconds, or whichever comes first."""
 
     steps: int | None = None

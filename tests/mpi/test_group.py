@@ -9,7 +9,8 @@ import pytest
 from mpi4py import MPI
 
 from holdfast.errors import DeadlineError, FencedError, RankError, StorageError, UsageError
-from holdfast.group import MPIGroup, from_root, make_group, together, transfers
+from holdfast.group import from_root, make_group, together, transfers
+from holdfast.group.mpi import MPIGroup
 
 TIMEOUT = 20.0
 

@@ -3,6 +3,8 @@
 Works on record files alone: no data is read here, nothing collective happens here.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .attempts import (
     Attempt,
     Base,
@@ -16,12 +18,29 @@ from .attempts import (
     put_fence,
     read_attempt,
 )
-from .check import Problem, check_records
 from .commits import Commit, Loop, read_commit
-from .evict import evict
 from .lineage import Name, Snapshot
-from .overview import Catalog, Version, list_versions, read_catalog
 from .process import Process, current
+
+if TYPE_CHECKING:
+    from .check import Problem, check_records
+    from .evict import evict
+    from .overview import Catalog, Version, list_versions, read_catalog
+
+# Not needed by a program that starts, so not part of its import time.
+_LATER = {
+    "Problem": "check", "check_records": "check", "evict": "evict",
+    "Catalog": "overview", "Version": "overview", "list_versions": "overview", "read_catalog": "overview",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+
 
 __all__ = [
     "Attempt", "Base", "End", "Holder", "check_fence", "find_holder", "list_attempts",

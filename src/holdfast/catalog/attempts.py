@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import DamageError, FencedError, RunInUseError, StorageError
 from ..format import RECORD_LIMIT, Link, attempt_key, decode_record, encode_record, parse_attempt
@@ -18,8 +17,7 @@ from .process import Process
 CHAIN = 1000  # versions of the lineage that a base names
 
 
-@dataclass(frozen=True)
-class End:
+class End(NamedTuple):
     """How an attempt ended: `complete`, `interrupted`, `failed` (its last checkpoint, or an exception) or `closed`."""
 
     outcome: str
@@ -30,8 +28,7 @@ class End:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class Base:
+class Base(NamedTuple):
     """What an attempt goes on from, settled by agreement and sealed; `version` None: from the beginning."""
 
     version: Link | None
@@ -41,8 +38,7 @@ class Base:
     ranks: int
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One execution of the run. `damaged` says what is wrong with its records; it fences all the same."""
 
     number: int
@@ -134,8 +130,7 @@ def _end_value(body: dict[str, Any], key: str) -> dict[str, Any]:
 # -- who holds the run ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """The holder of a run that is in use: its attempt, those of its processes that live here, and a sentence."""
 
     attempt: int

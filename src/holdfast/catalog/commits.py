@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import DamageError
 from ..format import RECORD_LIMIT, Link, decode_record, encode_record, version_name
@@ -12,8 +11,7 @@ from ..format.records import FORMAT, count, field, seconds
 from ..store import Store
 
 
-@dataclass(frozen=True)
-class Loop:
+class Loop(NamedTuple):
     """Where a loop stands: steps completed, its length (None: unbounded), and whether it was left for good."""
 
     position: int
@@ -21,8 +19,7 @@ class Loop:
     done: bool = False
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(NamedTuple):
     """A version's commit record. `index` is the size and digest of its root index; `seconds` how long the
     program had waited for this version when the record was written."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import DamageError
 
@@ -59,8 +59,7 @@ def current() -> Process:
     return Process(host.host, host.boot, host.pidns, os.getpid(), found[1] if found else 0)
 
 
-@dataclass(frozen=True)
-class _Host:
+class _Host(NamedTuple):
     host: str
     boot: str
     pidns: str

@@ -168,7 +168,7 @@ def _attempt(a: Attempt) -> dict[str, Any]:
         "sealed": a.sealed,
         "base": _base(a),
         "holder": {**a.holder.plain(), "alive": _alive(a.holder)} if a.holder else None,
-        "end": asdict(a.end) if a.end else None,
+        "end": a.end._asdict() if a.end else None,
         "damaged": a.damaged,
     }
 

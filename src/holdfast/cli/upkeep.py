@@ -12,7 +12,7 @@ from . import human
 from .arguments import json_option, run_argument, takeover_option, version_argument, yes_option
 
 if TYPE_CHECKING:
-    from ..engine import Damage
+    from ..engine.verify import Damage
     from ..policy import Keep
     from ..run.maintenance import Removed
 

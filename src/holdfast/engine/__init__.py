@@ -6,10 +6,9 @@ Knows nothing of users' objects, of MPI, or of directories: items in, items out,
 from .index import open_part, read_groups, read_part
 from .publish import Published, publish
 from .read import PartReader, Source
-from .verify import Damage, verify_version
 from .write import Item, write_part
 
 __all__ = [
     "open_part", "read_groups", "read_part", "Published", "publish", "PartReader", "Source",
-    "Damage", "verify_version", "Item", "write_part",
+    "Item", "write_part",
 ]  # fmt: skip

@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -37,8 +36,7 @@ log = logging.getLogger("holdfast")
 _AS_THEY_ARE = {cls.__name__ for cls in (FencedError, StaleObjectError, UnsupportedError)}
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """A durable version: its commit record and link. `bytes` counts the data files of all ranks."""
 
     commit: Commit
@@ -68,8 +66,7 @@ def publish(store: Store, ranks: Ranks, draft: Commit, began: float, write: Call
         body = _open([answer])[0]
     except _Failed as failed:
         raise _failure(failed.errors, draft) from None
-    commit = replace(
-        draft,
+    commit = draft._replace(
         objects=body["objects"],
         nbytes=body["nbytes"],
         created=body["created"],
@@ -105,7 +102,7 @@ def _root(store: Store, draft: Commit, messages: list[bytes], began: float) -> d
         "index_bytes": len(root),
         "index_digest": digest_hex(root),
     }
-    record, digest = replace(draft, **known).encode()
+    record, digest = draft._replace(**known).encode()
     check_fence(store, draft.attempt)
     store.put(f"{draft.path}/{COMMIT_NAME}", record)
     check_fence(store, draft.attempt)

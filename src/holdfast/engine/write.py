@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ SPAN = 8 << 20
 TREE_INLINE = 4096  # bytes; a larger structure is stored as a buffer
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """An object to write: its structure and its buffers (one-dimensional uint8, contiguous)."""
 
     name: str

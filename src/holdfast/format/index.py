@@ -7,8 +7,7 @@ agreement with the sizes of files, and raises DamageError for anything else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -21,8 +20,7 @@ INDEX_LIMIT = 1 << 30  # bytes of an index file or part that a reader takes
 _MAX_DIMS = 64
 
 
-@dataclass(frozen=True)
-class StoredBuffer:
+class StoredBuffer(NamedTuple):
     """A buffer in a data file: offset and length in bytes, 16-byte digests of its blocks joined."""
 
     offset: int
@@ -30,8 +28,7 @@ class StoredBuffer:
     digests: bytes
 
 
-@dataclass(frozen=True)
-class StoredObject:
+class StoredObject(NamedTuple):
     """An object in an index: `tree` is its structure, None if that is its last buffer."""
 
     name: str
@@ -46,8 +43,7 @@ class StoredObject:
         return sum(b.nbytes for b in self.buffers)
 
 
-@dataclass(frozen=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """An output file's length (bytes) and the digest of its last min(nbytes, 4096) bytes."""
 
     path: str
@@ -55,8 +51,7 @@ class StoredFile:
     tail: bytes
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One rank's index."""
 
     rank: int
@@ -90,8 +85,7 @@ class Part:
         return Part(rank, size, objects, files)
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """A group's line in `index/root`: whose parts, the file's size, its header's size and digest."""
 
     first: int

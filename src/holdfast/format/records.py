@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import DamageError
 from .blocks import digest_hex
@@ -22,8 +21,7 @@ _DIGEST = re.compile(r"[0-9a-f]{32}\Z")
 _LATEST = 1 << 37  # seconds since 1970 that any calendar can show
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """A commit named for good: version directory's name and digest of its commit record."""
 
     name: str

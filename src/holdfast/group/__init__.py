@@ -9,13 +9,11 @@ from __future__ import annotations
 from .agree import from_root, together
 from .base import Group, Pending
 from .choose import launcher_ranks, make_group
-from .mpi import MPIGroup
 from .serial import SERIAL, SerialComm, SerialGroup
 
 __all__ = [
     "SERIAL",
     "Group",
-    "MPIGroup",
     "Pending",
     "SerialComm",
     "SerialGroup",

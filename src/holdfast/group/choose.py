@@ -7,7 +7,6 @@ import sys
 
 from ..errors import UsageError
 from .base import Group
-from .mpi import MPIGroup
 from .serial import SERIAL, SerialComm, SerialGroup
 
 # The nearest launcher first: mpirun within srun sets its own besides srun's.
@@ -29,6 +28,8 @@ def make_group(comm: object, timeout: float) -> Group:
     # Whoever holds an mpi4py communicator has imported mpi4py: no need to import it to find out.
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is not None and isinstance(comm, mpi.Comm):
+        from .mpi import MPIGroup  # a serial program's start should not pay for it
+
         return MPIGroup(comm, timeout)
     raise UsageError(
         f"comm={comm!r} ({type(comm).__name__}) is no communicator. Nothing was started; pass an mpi4py communicator "

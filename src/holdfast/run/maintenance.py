@@ -24,7 +24,8 @@ from ..catalog import (
 )
 from ..catalog.retention import remove
 from ..config import Options, load
-from ..engine import Damage, open_part, verify_version
+from ..engine import open_part
+from ..engine.verify import Damage, verify_version
 from ..errors import DamageError, UsageError
 from ..format import Link
 from ..format.keys import COMMIT_NAME, Kind, folder
@@ -116,7 +117,7 @@ def show(url: Url, version: int | None = None) -> dict[str, Any]:
             ]
             files = [{"path": f.path, "bytes": f.nbytes} for f in reader.part.files]
             ranks.append({"rank": rank, "bytes": reader.part.nbytes, "objects": found, "files": files})
-    loops = {name: asdict(loop) for name, loop in commit.loops.items()}
+    loops = {name: loop._asdict() for name, loop in commit.loops.items()}
     return {**asdict(usable[0]), "loops": loops, "contents": ranks}
 
 
@@ -141,7 +142,8 @@ def prune(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Removed]:
     """Delete abandoned versions, fragments, and what is beyond `keep` (default: the option's); damaged ones only if
-    `damaged`, for which abandoned ones are read and verified first. `dry_run` only tells. `progress(done, total)` counts versions. RunInUseError as in `rollback`."""
+    `damaged`, for which abandoned ones are read and verified first. `dry_run` only tells.
+    `progress(done, total)` counts versions. RunInUseError as in `rollback`."""
     keep = keep or load({}).keep
     if dry_run:
         look = open_store(url, create=False, read_only=True)
@@ -208,7 +210,9 @@ def _seal_tip(store: Store, snapshot: Snapshot, number: int) -> None:
                 links.append(entry)
     base = snapshot.sealed.base if snapshot.sealed else None
     if snapshot.lost_base or (not links and base is not None and base.version is not None):
-        raise DamageError("What the run goes on from can't be read. Nothing was deleted. Choose a version with `holdfast rollback`.")
+        raise DamageError(
+            "What the run goes on from can't be read. Nothing was deleted. Choose a version with `holdfast rollback`."
+        )
     ranks = base.ranks if base else 1
     params = base.params if base else None
     put_base(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..catalog import Snapshot, evict, find_holder
+from ..catalog import Snapshot, find_holder
 from ..config import Options, load
 from ..errors import ConfigError, DamageError, MismatchError, RunInUseError, UsageError
 from ..format import decode_record, encode_record
@@ -126,6 +126,8 @@ def _prepare(url: str | os.PathLike[str], options: Options) -> str:
         grace = os.environ.get("HOLDFAST_SUPERVISED")
         if grace and holder.living:
             # Ranks whose supervisor is gone, found by the next supervisor's program: asked for a last checkpoint, ended.
+            from ..catalog import evict
+
             mine = os.getpid()
             evict([p for p in holder.living if p.pid != mine], float(grace))
             holder = find_holder(store, options.lease)

@@ -44,7 +44,7 @@ class OutFiles:
             before, known = earlier.before, earlier.known
         else:
             before, known = self._cut(path, stored, letter == "a"), stored is not None
-        handle = open(  # noqa: SIM115: the program's to close
+        handle = open(  # noqa: SIM115 - the program closes it, or `close`
             path, ("r+" if os.path.exists(path) else "w") + ("b" if "b" in mode else ""), **options
         )
         handle.seek(0, os.SEEK_END)

@@ -9,8 +9,8 @@ that a loop whose steps suddenly become long is not left without an ear.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import monotonic
+from typing import NamedTuple
 
 from ..group import Group, Pending
 from ..policy import Every
@@ -21,8 +21,7 @@ _AHEAD_STEPS = 16
 _DUE = 1  # a wish: the clock says so; greater ones are _DUE + a signal's number
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """Take a checkpoint, because of `policy`, `request` or `signal`; `signal` is its number, 0 if none."""
 
     reason: str

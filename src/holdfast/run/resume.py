@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..catalog import Commit, read_commit
 from ..engine import PartReader, open_part
@@ -23,8 +23,7 @@ from .objects import Entry, Objects
 Candidate = tuple[str, str]  # a version's name, and its commit's digest ("": whatever it is)
 
 
-@dataclass(frozen=True)
-class Restored:
+class Restored(NamedTuple):
     """What an execution goes on from. `version`: its number, `step`: steps completed then, `source`: where its bytes
     were read, `skipped`: (version's name, what was wrong with it) of each newer one that was passed over."""
 

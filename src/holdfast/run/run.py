@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from .. import state
-from ..catalog import Snapshot, Version, list_versions
+from ..catalog import Snapshot
 from ..errors import MismatchError, StorageError, UsageError
 from ..policy import Every
 from .checkpoint import Handle
 from .execution import Execution
-from .loading import load_object
 from .loops import DEFAULT
 from .objects import Entry, Shard
 from .resume import Restored
-from .rollback import roll_back
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from ..catalog import Version
 
 T = TypeVar("T")
 
@@ -182,6 +183,8 @@ class Run:
     @property
     def versions(self) -> list[Version]:
         """Every version there is, newest first: number, kind, status, step, parent, attempt, created, bytes (local)."""
+        from ..catalog import list_versions
+
         return list_versions(Snapshot(self._x.store))
 
     # -- loop and checkpoints ---------------------------------------------------------------------
@@ -225,6 +228,8 @@ class Run:
         """
         self._check("rollback")
         self._used = True
+        from .rollback import roll_back
+
         roll_back(self._x, version)
 
     def load(self, name: str, version: int | None = None, *, rank: int | None = None) -> Any:
@@ -236,6 +241,8 @@ class Run:
         """
         if self._x.closed:
             raise UsageError("run.load: the run is closed.")
+        from .loading import load_object
+
         return load_object(self._x.store, self._x.group, self._x.options.threads, name, version, rank)
 
     # -- leaving ----------------------------------------------------------------------------------

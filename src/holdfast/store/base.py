@@ -9,9 +9,8 @@ has written).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -31,8 +30,7 @@ Names: TypeAlias = list[str]  # named here: inside a class with a method `list`,
 ALIGNMENT = 4096  # bytes: offset, length and address of a direct request are multiples of it
 
 
-@dataclass(frozen=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What a store can do. `atomic_create`: `put` is put-if-absent also against other hosts.
 
     `direct_io`: aligned requests may bypass the page cache, so page-aligned buffers pay.
