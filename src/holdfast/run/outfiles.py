@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from ..errors import MismatchError, StorageError, UsageError
+from ..errors import DamageError, MismatchError, StorageError, UsageError
 from ..format import StoredFile, decode_record, digest, digest_hex, encode_record
 from ..format.records import RECORD_LIMIT, count
 from ..store import KeyExistsError, KeyMissingError, Store
@@ -19,7 +19,7 @@ _TAIL = 4096
 class _Open:
     path: str  # as the program gave it, made absolute
     handle: IO[Any]
-    before: int  # bytes that were there before the run first wrote to it
+    before: int | None  # bytes that were there before the run first wrote to it; None if the record of it is damaged
     known: bool  # whether the version for which it was opened knew it
 
 
@@ -32,8 +32,10 @@ class OutFiles:
         self._files: dict[str, _Open] = {}
         self._settled = False
 
-    def open(self, name: str, mode: str, stored: StoredFile | None, options: dict[str, Any]) -> IO[Any]:
-        """Open `name`. `stored`: what the version to resume from knows of it."""
+    def open(
+        self, name: str, mode: str, stored: StoredFile | None, options: dict[str, Any], cut: bool = True
+    ) -> IO[Any]:
+        """Open `name`. `stored`: what the version to resume from knows of it; `cut`: False if nobody knows which that is."""
         letter = mode.replace("b", "").replace("t", "")
         if letter not in ("a", "w"):
             raise UsageError(f"run.file({name!r}, {mode!r}): the mode must be 'a' or 'w', with 'b' for bytes.")
@@ -43,7 +45,7 @@ class OutFiles:
             _flush(earlier.handle)
             before, known = earlier.before, earlier.known
         else:
-            before, known = self._cut(path, stored, letter == "a"), stored is not None
+            before, known = self._cut(path, stored, letter == "a", cut), stored is not None
         handle = open(  # noqa: SIM115 - the program closes it, or `close`
             path, ("r+" if os.path.exists(path) else "w") + ("b" if "b" in mode else ""), **options
         )
@@ -51,13 +53,21 @@ class OutFiles:
         self._files[path] = _Open(path, handle, before, known)
         return handle
 
-    def _cut(self, path: str, stored: StoredFile | None, append: bool) -> int:
+    def _cut(self, path: str, stored: StoredFile | None, append: bool, cut: bool) -> int | None:
         """Cut a file as it is found at a start; what of it was there before the run."""
-        before = self._before(path) if append else 0
+        try:
+            before = self._before(path) if append else 0
+        except DamageError:
+            if stored is None:
+                raise
+            before = None
+        if not cut:
+            return before
         if stored is not None:
             cut_back(path, stored.nbytes, stored.tail, self._check_fence)
         elif os.path.exists(path):
             # Not known to the version: what a lost attempt has written since goes, what was there before the run stays.
+            assert before is not None
             cut_back(path, before, None, self._check_fence)
         return before
 
@@ -85,7 +95,9 @@ class OutFiles:
                 if os.path.getsize(path) > known[path].nbytes:
                     cut_back(path, known[path].nbytes, known[path].tail, self._check_fence)
             elif file.known or self._settled:
-                cut_back(path, file.before, None, self._check_fence)
+                # If the record of what was there before is damaged, reading it again says so.
+                before = self._before(path) if file.before is None else file.before
+                cut_back(path, before, None, self._check_fence)
             # Else it is new in this execution: what the program has written so far, a heading perhaps, is its beginning.
             if not file.handle.closed:
                 file.handle.seek(0, os.SEEK_END)

@@ -61,6 +61,11 @@ class Resume:
         return self._commit
 
     @property
+    def at_a_loss(self) -> bool:
+        """Whether there are candidates and this rank has found none of them whole: `settle` will raise (local)."""
+        return self._open() is None and bool(self._candidates)
+
+    @property
     def link(self) -> Link:
         name, digest = self._candidates[self._index]
         return Link(name, digest)

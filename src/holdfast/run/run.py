@@ -126,7 +126,8 @@ class Run:
             stored = next((f for f in known if f.path == path), None)
         else:
             stored = x.resume.stored_file(path)
-        return x.files.open(path, mode, stored, options)
+        # If there are versions and none of them is whole, what the file holds is all that is left of the run.
+        return x.files.open(path, mode, stored, options, cut=x.settled or not x.resume.at_a_loss)
 
     def drop(self, name: str) -> None:
         """Give up the object `name`, protected or only stored: the next versions do not hold it (local)."""
