@@ -13,6 +13,7 @@ import pytest
 from run_support import environment, execute, go, program
 
 import holdfast
+from holdfast.format import decode_record, encode_record
 
 EACH = holdfast.steps(1)
 
@@ -113,6 +114,31 @@ def test_one_that_was_overtaken_before_it_began_is_told_when_it_settles(tmp_path
     assert go(new, 3) == [0, 1, 2]
     new.close()
     old.close()
+
+
+def test_a_holder_on_another_host_counts_as_living_until_its_lease_ends(start):
+    run = start()
+    run.checkpoint()
+    fence, lease = (Path(run.url) / f"attempts/000001.{suffix}" for suffix in ("json", "lease"))
+    body = decode_record(fence.read_bytes(), "attempts/000001.json")[0]
+    for process in (body["holder"], *body["processes"]):
+        process.update(host="elsewhere", boot="another boot", pidns="pid:[1]")
+    fence.write_bytes(encode_record(body)[0])
+    with pytest.raises(holdfast.RunInUseError, match="attempt 1 on elsewhere gave a sign"):
+        start(takeover=False)
+    past = time.time() - 61
+    os.utime(lease, (past, past))
+    assert start(takeover=False).attempt == 2
+
+
+def test_the_lease_is_refreshed_while_the_holder_lives(tmp_path):
+    with holdfast.open(tmp_path / "run", lease=0.3):
+        lease = tmp_path / "run/attempts/000001.lease"
+        os.utime(lease, (0, 0))
+        deadline = time.monotonic() + 10
+        while lease.stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 # -- readers ----------------------------------------------------------------------------------------------
