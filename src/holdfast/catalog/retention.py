@@ -8,6 +8,7 @@ from ..errors import DamageError
 from ..format.keys import COMMIT_NAME, ROOT_NAME, Kind, folder
 from ..policy import Keep
 from ..store import KeyMissingError, Store
+from .attempts import check_fence
 from .commits import read_commit
 from .lineage import Snapshot
 
@@ -29,10 +30,11 @@ def surplus(names: Iterable[str], keep: int) -> list[str]:
     return list(names)[keep:][::-1]
 
 
-def remove_surplus(store: Store, lineage: list[str], keep: Keep) -> list[str]:
+def remove_surplus(store: Store, attempt: int, lineage: list[str], keep: Keep) -> list[str]:
     """Delete the checkpoints of the lineage (names, newest first) beyond `keep.last`, and return what remains.
 
-    What is damaged is left: it is evidence, not surplus, and goes only when asked for.
+    What is damaged is left: it is evidence, not surplus, and goes only when asked for. FencedError, right before
+    anything is deleted, if there is a later attempt than `attempt`: it may have been rolled back to just that version.
     """
     gone = set()
     for name in surplus(lineage, keep.last):
@@ -42,13 +44,14 @@ def remove_surplus(store: Store, lineage: list[str], keep: Keep) -> list[str]:
             continue
         except DamageError:
             continue
+        check_fence(store, attempt)
         remove(store, "checkpoint", name)
         gone.add(name)
     return [n for n in lineage if n not in gone]
 
 
-def remove_surplus_records(store: Store, snapshot: Snapshot, keep: Keep) -> None:
-    """Delete the counting records beyond the newest `keep.records` of each label."""
+def remove_surplus_records(store: Store, attempt: int, snapshot: Snapshot, keep: Keep) -> None:
+    """Delete the counting records beyond the newest `keep.records` of each label. FencedError as above."""
     if keep.records is None:
         return
     seen: dict[str | None, int] = {}
@@ -59,6 +62,7 @@ def remove_surplus_records(store: Store, snapshot: Snapshot, keep: Keep) -> None
             continue
         seen[label] = seen.get(label, 0) + 1
         if seen[label] > keep.records:
+            check_fence(store, attempt)
             remove(store, "record", name.name)
 
 

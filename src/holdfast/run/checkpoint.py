@@ -93,7 +93,7 @@ class Writer:
         )
         if self.group.rank == 0 and self.keep.records is not None:
             with _told("records beyond those to keep were not deleted"):
-                remove_surplus_records(self.store, Snapshot(self.store), self.keep)
+                remove_surplus_records(self.store, self.attempt, Snapshot(self.store), self.keep)
         return published
 
     def _draft(
@@ -129,7 +129,7 @@ class Writer:
 
     def _retain(self) -> None:
         with _told("versions beyond those to keep were not deleted"):
-            self.lineage = remove_surplus(self.store, self.lineage, self.keep)
+            self.lineage = remove_surplus(self.store, self.attempt, self.lineage, self.keep)
 
     def clean(self) -> None:
         """Delete what earlier attempts left unfinished, on rank 0: before the first checkpoint, which may need the room."""
