@@ -23,33 +23,39 @@ class Interrupts:
         self.pending = 0
         self._owner = os.getpid()
         self._earlier: dict[int, Any] = {}
+        self._listening = False
 
     def install(self) -> None:
-        if self._earlier or threading.current_thread() is not threading.main_thread():
+        if self._listening or threading.current_thread() is not threading.main_thread():
             return
+        self._listening = True
         for number in SIGNALS:
             earlier = signal.getsignal(number)
-            if earlier is not signal.SIG_IGN and earlier is not None:  # None: set by C code, which we can't chain
+            if earlier not in (signal.SIG_IGN, None, self._handle):  # None: set by C code, which we can't chain
                 self._earlier[number] = earlier
                 signal.signal(number, self._handle)
 
     def restore(self) -> None:
-        """Put the earlier handlers back where ours still stand."""
+        """Put the earlier handlers back where ours still stand; where another was set since, ours only passes signals on."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number, earlier in self._earlier.items():
+        self._listening = False
+        for number, earlier in list(self._earlier.items()):
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, earlier)
-        self._earlier = {}
+                del self._earlier[number]
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         earlier: Callable[[int, FrameType | None], Any] | Any = self._earlier.get(number)
-        if self.pending or os.getpid() != self._owner:  # a forked child: multiprocessing ends its workers by SIGTERM
+        called = signal.getsignal(number) == self._handle  # else a handler that was set later passes it on, and decides
+        forked = os.getpid() != self._owner  # multiprocessing ends its workers by SIGTERM
+        if called and (self.pending or forked or not self._listening):
             # The second: as if we had never been there. SIGINT raises KeyboardInterrupt, the others end the process.
             self.restore()
             os.kill(os.getpid(), number)
             return
-        self.pending = number
+        if self._listening:
+            self.pending = self.pending or number
         if callable(earlier) and earlier is not signal.default_int_handler:
             earlier(number, frame)
 
