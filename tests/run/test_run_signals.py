@@ -109,6 +109,35 @@ def test_a_handler_that_the_program_sets_later_is_left_alone(tmp_path):
     signal.signal(signal.SIGUSR1, before)
 
 
+TWO = """
+    import time
+    runs = []
+    for name in "abc":
+        runs.append(holdfast.open(name))
+        try:
+            for step in runs[-1].steps(3):
+                if step == 1 and name == sys.argv[1]:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        except holdfast.Interrupted as left:
+            print(name, left.code)
+    for name in sys.argv[2]:
+        runs["abc".index(name)].close()
+    print("second", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("survived", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("first", "closed", "survives"), [
+    ("a", "", True), ("c", "", False), ("a", "abc", False), ("b", "cba", False), ("c", "ab", False), ("b", "ac", False),
+])  # fmt: skip
+def test_several_runs_in_one_process(tmp_path, first, closed, survives):
+    """Each listens; those that were asked before, or are closed, let the signal pass to who had it before."""
+    done = execute([*program(tmp_path, TWO), first, closed], tmp_path)
+    assert (done.stderr, done.stdout.split("second")[0]) == ("", f"{first} 85\n")
+    assert (done.returncode, "survived" in done.stdout) == ((0, True) if survives else (-signal.SIGTERM, False))
+
+
 def test_without_a_new_version_86(start):
     run = start()
     run._x.interrupts.install()
