@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from ..errors import DamageError
 from ..format.keys import COMMIT_NAME, ROOT_NAME, Kind, folder
@@ -30,24 +31,24 @@ def surplus(names: Iterable[str], keep: int) -> list[str]:
     return list(names)[keep:][::-1]
 
 
-def remove_surplus(store: Store, attempt: int, lineage: list[str], keep: Keep) -> list[str]:
-    """Delete the checkpoints of the lineage (names, newest first) beyond `keep.last`, and return what remains.
+def find_surplus(store: Store, lineage: list[str], keep: Keep) -> dict[str, int]:
+    """The checkpoints of the lineage (names, newest first) beyond `keep.last`, oldest first, with their bytes.
 
-    What is damaged is left: it is evidence, not surplus, and goes only when asked for. FencedError, right before
-    anything is deleted, if there is a later attempt than `attempt`: it may have been rolled back to just that version.
+    What is damaged is not among them: it is evidence, not surplus, and goes only when asked for.
     """
-    gone = set()
+    found = {}
     for name in surplus(lineage, keep.last):
-        try:
-            read_commit(store, "checkpoint", name)
-        except KeyMissingError:
-            continue
-        except DamageError:
-            continue
+        with suppress(KeyMissingError, DamageError):
+            found[name] = read_commit(store, "checkpoint", name)[0].nbytes
+    return found
+
+
+def remove_all(store: Store, attempt: int, names: Iterable[str]) -> None:
+    """Delete these checkpoints. FencedError, right before anything is deleted, if there is a later attempt than `attempt`:
+    it may have been rolled back to just that version."""
+    for name in names:
         check_fence(store, attempt)
         remove(store, "checkpoint", name)
-        gone.add(name)
-    return [n for n in lineage if n not in gone]
 
 
 def remove_surplus_records(store: Store, attempt: int, snapshot: Snapshot, keep: Keep) -> None:

@@ -217,6 +217,7 @@ class Execution:
             return
         self.end("closed")
         self.closed = True
+        self.writer.finish_deleting()
         self.interrupts.restore()
         self.files.close()
         self.resume.close()
