@@ -6,6 +6,7 @@ versions costs three directory listings and one commit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
@@ -172,6 +173,19 @@ class Snapshot:
             except DamageError:
                 continue
         return lost
+
+    def counting_records(self, chain: Sequence[Link]) -> tuple[str, ...]:
+        """Names of the records that go on counting when the lineage is `chain`, newest first: not those made later than
+        its newest version. A parent that retention has deleted is older than all that is left."""
+        newest = _age(chain[0].name) if chain else (0, 0)
+        lineage = {link.name for link in chain}
+        found = []
+        for n in self.records:
+            with suppress(DamageError, KeyMissingError):
+                parent = self.commit("record", n.name)[0].parent
+                if parent is None or parent.name in lineage or _age(parent.name) < newest:
+                    found.append(n.name)
+        return tuple(found)
 
     def next_number(self) -> int:
         """A number that no version has had: greater than all names, and not below any readable attempt's first."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..catalog import Base, End, check_fence, put_base, put_end
+from ..catalog import Base, End, Snapshot, check_fence, put_base, put_end
 from ..config import Options
 from ..engine import Item
 from ..errors import (
@@ -47,12 +47,11 @@ class Execution:
         options: Options,
         resume: Resume,
         params: dict[str, Any] | None,
-        records: tuple[str, ...],
         attempt: int,
         next_number: int,
     ) -> None:
         self.url, self.store, self.group, self.options = url, store, group, options
-        self.resume, self.params, self.records = resume, params, records
+        self.resume, self.params = resume, params
         self.objects = Objects()
         self.dropped: set[str] = set()
         self.files = OutFiles(store, group.rank, self._check_fence)
@@ -106,8 +105,10 @@ class Execution:
         """On rank 0."""
         link = self.writer.parent
         chain = tuple(self.resume.behind) if link else ()
-        put_base(self.store, self.writer.attempt, Base(link, chain, self.records, self.params, self.group.size))
-        self.writer.lineage = [x.name for x in (link, *chain) if x is not None]
+        behind = (link, *chain) if link else ()
+        records = Snapshot(self.store).counting_records(behind)
+        put_base(self.store, self.writer.attempt, Base(link, chain, records, self.params, self.group.size))
+        self.writer.lineage = [x.name for x in behind]
         self.writer.clean()
 
     def tell_complete(self) -> None:
@@ -182,6 +183,7 @@ class Execution:
             self.end("failed", name, str(error))
             if self.group.rank == 0:
                 log.error("%s: the last checkpoint failed: %s", name, error)
+        self.interrupts.pending = 0
         raise Interrupted(code, name, self.newest) from error
 
     @property

@@ -107,6 +107,10 @@ class Loops:
             self._stack.remove(name)
             if name in at:
                 self._behind[name] = Loop(at.pop(name), n, done=True)
+            if self._stack:
+                run.step = at[self._stack[-1]]
+            else:
+                run.interrupts.leave()
 
     def _over(self, stored: Loop, n: int | None) -> bool:
         """Whether the restored state lies behind this loop: it was left, or the run is complete. A larger `n` reopens it."""

@@ -33,8 +33,7 @@ from ..group import SerialGroup
 from ..policy import Keep
 from ..store import KeyMissingError, Store, open_store
 from .fencing import fence
-from .opening import kept_records
-from .rollback import candidates, counting_records, find
+from .rollback import candidates, find
 
 Url = str | os.PathLike[str]
 
@@ -129,7 +128,7 @@ def rollback(url: Url, version: int, takeover: bool = False) -> None:
         chain = [Link(name, digest) for name, digest in candidates(snapshot, version)]
         params = snapshot.sealed.base.params if snapshot.sealed and snapshot.sealed.base else None
         ranks = find(snapshot, version).ranks
-        records = counting_records(snapshot, candidates(snapshot, version))
+        records = snapshot.counting_records(chain)
         put_base(store, number, Base(chain[0], tuple(chain[1:]), records, params, ranks))
 
 
@@ -216,7 +215,7 @@ def _seal_tip(store: Store, snapshot: Snapshot, number: int) -> None:
     ranks = base.ranks if base else 1
     params = base.params if base else None
     put_base(
-        store, number, Base(links[0] if links else None, tuple(links[1:]), tuple(kept_records(snapshot)), params, ranks)
+        store, number, Base(links[0] if links else None, tuple(links[1:]), snapshot.counting_records(links), params, ranks)
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -70,7 +69,7 @@ def _open_readonly(url: str | os.PathLike[str], group: Group, options: Options) 
     if not snapshot.attempts and not snapshot.names["checkpoint"]:
         raise UsageError(f"There is no run at {os.fspath(url)!r}.", file=os.fspath(url))
     resume = Resume(store, group, _candidates(snapshot), options.threads, options.objects_changed == "error")
-    return Execution(_where(store), store, group, options, resume, None, (), 0, 0)
+    return Execution(_where(store), store, group, options, resume, None, 0, 0)
 
 
 def _open(
@@ -98,7 +97,7 @@ def _open(
     candidates = [(name, digest) for name, digest in again["candidates"]]
     resume = Resume(store, group, candidates, options.threads, options.objects_changed == "error")
     execution = Execution(
-        where, store, group, options, resume, again["params"], tuple(again["records"]), attempt, again["next"]
+        where, store, group, options, resume, again["params"], attempt, again["next"]
     )
     if group.rank == 0:
         heartbeat = Heartbeat(store, lambda: execution.writer.attempt, options.lease)
@@ -184,7 +183,6 @@ def _look(store: Store, options: Options, params: dict[str, Any] | None, ranks: 
         "first": number + (1 if find_holder(store, options.lease) else 0),
         "next": number,
         "params": params if params is not None else stored,
-        "records": kept_records(snapshot),
     }
 
 
@@ -197,23 +195,6 @@ def _candidates(snapshot: Snapshot) -> list[tuple[str, str]]:
         or snapshot.store.exists(f"versions/{entry.name}/commit")
         or entry.name == snapshot.last_told  # its commit is lost: to be named, not passed by as if it had never been
     ]
-
-
-def kept_records(snapshot: Snapshot) -> list[str]:
-    """Names of the records that count and will go on counting: their parents are in the lineage."""
-    lineage = {entry.name for entry in snapshot.lineage}
-    found = []
-    for n in snapshot.records:
-        with contextlib.suppress(DamageError, KeyMissingError):
-            parent = snapshot.commit("record", n.name)[0].parent
-            listed = snapshot.sealed is not None and n.attempt != snapshot.sealed.number
-            if listed or parent is None or parent.name in lineage or parent.name not in _all(snapshot):
-                found.append(n.name)
-    return found
-
-
-def _all(snapshot: Snapshot) -> set[str]:
-    return {n.name for n in snapshot.names["checkpoint"]}
 
 
 def _check_ranks(snapshot: Snapshot, ranks: int, options: Options) -> None:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
-
 from ..catalog import Snapshot, Version, list_versions
-from ..errors import DamageError, UsageError
-from ..format import parse_version
+from ..errors import UsageError
 from ..group import from_root
-from ..store import KeyMissingError
 from .execution import Execution
 from .fencing import fence
 from .resume import Candidate, Resume
@@ -22,7 +17,6 @@ def roll_back(x: Execution, version: int) -> None:
     assert isinstance(found, list)
     targets: list[Candidate] = [(name, digest) for name, digest in found]
     if not x.settled:
-        x.records = counting_records(Snapshot(x.store), targets)
         x.resume.close()
         x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
         return
@@ -32,7 +26,6 @@ def roll_back(x: Execution, version: int) -> None:
         if x.writer.carry is not None:
             x.writer.carry.close()
             x.writer.carry = None
-        x.records = counting_records(Snapshot(x.store), targets)
         x.writer.attempt = fence(x.store, x.group, x.writer.number)
         x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
         x.settled = False
@@ -58,21 +51,6 @@ def candidates(snapshot: Snapshot, version: int) -> list[list[str]]:
         except Exception:
             break
     return found
-
-
-def counting_records(snapshot: Snapshot, chain: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Names of the records that still count when the lineage is `chain` ((name, digest), newest first): not those made
-    later than its newest version (local)."""
-    newest = parse_version(chain[0][0])
-    lineage = {name for name, _ in chain}
-    found = []
-    for n in snapshot.records:
-        with contextlib.suppress(DamageError, KeyMissingError):
-            parent = snapshot.commit("record", n.name)[0].parent
-            # A parent that retention has deleted is older than all that is left.
-            if parent is None or parent.name in lineage or (parse_version(parent.name) or (0, 0)) < (newest or (0, 0)):
-                found.append(n.name)
-    return tuple(found)
 
 
 def find(snapshot: Snapshot, version: int) -> Version:

@@ -45,6 +45,13 @@ class Interrupts:
                 signal.signal(number, earlier)
                 del self._earlier[number]
 
+    def leave(self) -> None:
+        """The outermost loop is over: signals mean again what they mean without us, one that no head has heeded too."""
+        self.restore()
+        if self.pending:
+            number, self.pending = self.pending, 0
+            os.kill(os.getpid(), number)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         earlier: Callable[[int, FrameType | None], Any] | Any = self._earlier.get(number)
         called = signal.getsignal(number) == self._handle  # else a handler that was set later passes it on, and decides
