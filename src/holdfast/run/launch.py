@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..group import launcher_ranks
+from ..errors import HoldfastError
+from ..group import Group, launcher_ranks
 from .opening import open
 from .run import Run
 
@@ -33,7 +35,7 @@ def launch(main: Callable[[Run], T], url: str | os.PathLike[str], *, comm: Any =
         with run:
             return main(run)
     except BaseException as error:
-        if run._x.group.size > 1 and not _all_raised(run.comm):
+        if run._x.group.size > 1 and not _all_raised(run._x.group):
             _leave(error)
         raise
 
@@ -46,14 +48,20 @@ def _world() -> Any:
     return None
 
 
-def _all_raised(comm: Any) -> bool:
-    """Whether every rank has come here within a few seconds: a nonblocking barrier, left alone if they have not."""
-    request = comm.Ibarrier()
+def _all_raised(group: Group) -> bool:
+    """Whether every rank comes here within a few seconds.
+
+    Asked by a nonblocking maximum on the library's own communicator, which can't be taken for one of the program's: -1 is
+    less than any wish of a loop's round, so only if all ranks are leaving is it the result.
+    """
     deadline = time.monotonic() + _TOGETHER_SECONDS
-    while time.monotonic() < deadline:
-        if request.Test():
-            return True
-        time.sleep(0.005)
+    with contextlib.suppress(HoldfastError):  # a call that was interrupted half-way leaves a group that can't be used
+        answer = group.begin_max(-1, 0)
+        while time.monotonic() < deadline:
+            found = answer.test()
+            if found is not None:
+                return found[0] == -1
+            time.sleep(0.005)
     return False
 
 
