@@ -83,8 +83,8 @@ def _play(ground: Ground, faults: Faults, on_error: str, retaining: bool) -> str
         # With all calls failing, what the commit's name did can't be taken back: whole, it may count.
         allowed = (2, 3) if lasting else (2,)
         expect(found["read"][0] in allowed, point, f"an error, but version {found['read'][0]} is the newest")
-    step = {2: 4, 3: 6}.get(found["read"][0])
-    expect(found["read"][1] == ground.truth.get(step), point, "what a start would read is another state")
+    step = {2: 4, 3: 6}.get(found["read"][0], 0)
+    expect(found["read"][1] == ground.truth[step], point, "what a start would read is another state")
     expect(not found["before"], point, f"damage of the version before: {found['before']}")
     expect(found["next"] == [True, None], point, f"the next checkpoint: {found['next']}")
     expect(found["final"] == ground.truth[max(ground.truth)], point, "the program's state was touched")

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Ground:
         self.truth = {int(step): digest for step, digest in truth.items()}
         for style in ("loop", "explicit"):
             self.reset(None)
-            Child(lambda style=style: _seed(self.work, style)).result()
+            Child(partial(_seed, self.work, style)).result()
             shutil.copytree(self.work, self.base / f"seed-{style}")
         return self
 

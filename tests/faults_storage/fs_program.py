@@ -37,9 +37,9 @@ class Program:
     """One execution. `where` holds `run/` and `log.csv`; `salt` makes another computation of it."""
 
     def __init__(self, where: Path, *, salt: float = 0.0, **options: Any) -> None:
-        options = {"keep": holdfast.Keep(last=2), "threads": 1, "signals": False, "lease": 3600.0} | options
+        chosen: dict[str, Any] = {"keep": holdfast.Keep(last=2), "threads": 1, "signals": False, "lease": 3600.0} | options
         self.salt = salt
-        self.run = holdfast.open(where / "run", **options)
+        self.run = holdfast.open(where / "run", **chosen)
         self.grid = self.run.protect("grid", np.zeros((12, 12)))
         self.big = self.run.protect("big", np.zeros(_elements))
         self.rng = self.run.rng(11)
@@ -60,8 +60,8 @@ class Program:
     def digest(self) -> str:
         """Of the whole state."""
         h = xxhash.xxh3_128()
-        h.update(self.grid)
-        h.update(self.big)
+        h.update(self.grid.data)
+        h.update(self.big.data)
         tree = (self.rng.bit_generator.state, self.s.done, self.s.best, self.s.history, self.s.table)
         h.update(repr(tree).encode())
         return h.hexdigest()

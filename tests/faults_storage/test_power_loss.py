@@ -22,6 +22,8 @@ from fs_running import run_campaign
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from holdfast.engine import write
+
 
 @dataclass
 class Recorded:
@@ -37,7 +39,7 @@ def recorded(ground: Path) -> Iterator[Recorded]:
         known = pickle.load(f)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fs_program, "_elements", fs_program._elements)
-        patch.setattr(fs_program.write, "SPAN", fs_program.write.SPAN)
+        patch.setattr(write, "SPAN", write.SPAN)
         fs_program.shrink()
         yield Recorded(known["scenes"], known["inherited"], Recovery(known["work"], known["truth"]))
 
