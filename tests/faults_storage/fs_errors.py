@@ -36,7 +36,7 @@ def campaign(ground: Ground, mode: str, on_error: str) -> dict[str, int]:
             for part in (None, 1, 0):  # half of the bytes; one; none, which no disk may answer for ever
                 points[_play(ground, Faults("short", at=i, match=named("pwrite"), part=part), on_error, False)] += 1
         return points
-    code = getattr(errno, mode.removesuffix("-on"))
+    code: int = getattr(errno, mode.removesuffix("-on"))
     reported = reporting(calls)
     for call in filter(lambda c: ground.mine(c.number), calls):
         if mode.endswith("-on"):
@@ -50,7 +50,7 @@ def campaign(ground: Ground, mode: str, on_error: str) -> dict[str, int]:
 def reporting(calls: list[Call]) -> int:
     """Number of the last look for a later fence: what comes after it is retention, of a version that is reported."""
     linked = next(c.number for c in calls if c.name == "link" and (c.to or "").endswith("/commit"))
-    return next(c.number for c in calls if c.number > linked and c.name == "scandir" and c.path.endswith("/attempts"))
+    return min(c.number for c in calls if c.number > linked and c.name == "scandir" and c.path.endswith("/attempts"))
 
 
 class _From:
