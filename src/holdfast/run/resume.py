@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..catalog import Commit, read_commit
 from ..engine import PartReader, open_part
-from ..errors import DamageError, MismatchError, NoWholeVersionError
+from ..errors import DamageError, MismatchError, NoWholeVersionError, StorageError
 from ..format import Link, StoredFile, StoredObject
 from ..format.keys import data_name
 from ..group import Group, together
@@ -153,9 +153,7 @@ class Resume:
                 rank = min(self._group.rank, commit.ranks - 1)
                 self._reader = open_part(self._store, commit, rank, self._threads)
                 self._commit = commit
-            except DamageError as error:
-                self._advance(error.message)
-            except KeyMissingError as error:
+            except (DamageError, StorageError) as error:  # missing, wrong, or not given back by the disk
                 self._advance(error.message)
         return self._reader
 
