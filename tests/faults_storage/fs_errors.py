@@ -50,7 +50,8 @@ def campaign(ground: Ground, mode: str, on_error: str) -> dict[str, int]:
 def reporting(calls: list[Call]) -> int:
     """Number of the last look for a later fence: what comes after it is retention, of a version that is reported."""
     linked = next(c.number for c in calls if c.name == "link" and (c.to or "").endswith("/commit"))
-    return min(c.number for c in calls if c.number > linked and c.name == "scandir" and c.path.endswith("/attempts"))
+    looks = (c.number for c in calls if c.name == "scandir" and c.path.endswith("/attempts"))
+    return int(min(number for number in looks if number > linked))
 
 
 class _From:
