@@ -33,7 +33,7 @@ ALLOWED = {
     ("run/opening.py", "_prepare"): "looks, once, whether a directory that holds no run is empty; reads names only",
     ("config.py", "_file"): "reads holdfast.toml",
     ("catalog/process.py", "*"): "reads /proc",
-    ("catalog/evict.py", "*"): "reads /proc and closes a pid's descriptor",
+    ("catalog/eviction.py", "*"): "reads /proc and closes a pid's descriptor",
     ("state/pickled.py", "_fill"): "names numpy.memmap so as to refuse it",
 }
 # Whole folders that never write a run's storage themselves.

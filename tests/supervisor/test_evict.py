@@ -16,7 +16,7 @@ from holdfast.catalog import current, evict
 from holdfast.catalog.process import _stat
 from holdfast.errors import RunInUseError
 
-MODULE = importlib.import_module("holdfast.catalog.evict")  # its package names the function so
+MODULE = importlib.import_module("holdfast.catalog.eviction")
 LEAVES = (
     "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *a: (print('asked', flush=True), sys.exit(7)))\n"
 )

@@ -24,12 +24,12 @@ from .process import Process, current
 
 if TYPE_CHECKING:
     from .check import Problem, check_records
-    from .evict import evict
+    from .eviction import evict
     from .overview import Catalog, Version, list_versions, read_catalog
 
 # Not needed by a program that starts, so not part of its import time.
 _LATER = {
-    "Problem": "check", "check_records": "check", "evict": "evict",
+    "Problem": "check", "check_records": "check", "evict": "eviction",
     "Catalog": "overview", "Version": "overview", "list_versions": "overview", "read_catalog": "overview",
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import FrameType
 
 from ..catalog import Process, current, evict
-from ..catalog.evict import send
+from ..catalog.eviction import send
 from ..errors import UsageError
 
 REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..catalog import Attempt, Catalog, End, Process, Version, read_catalog
-from ..catalog.evict import abandoned
+from ..catalog.eviction import abandoned
 from ..store import open_store
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..catalog import current
-from ..catalog.evict import SUPERVISOR
+from ..catalog.eviction import SUPERVISOR
 from ..errors import UsageError
 
 _VERSION_DEADLINE = 20.0  # seconds for `mpirun --version`

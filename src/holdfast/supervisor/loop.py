@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..catalog import Process, evict
-from ..catalog.evict import send
+from ..catalog.eviction import send
 from ..errors import HoldfastError
 from . import account, facts, launcher
 from .child import Child, Signals, Watch, is_proxy
