@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from ..errors import DamageError, MismatchError, StorageError, UsageError
 from ..format import StoredFile, decode_record, digest, digest_hex, encode_record
 from ..format.records import RECORD_LIMIT, count
 from ..store import KeyExistsError, KeyMissingError, Store
+
+log = logging.getLogger("holdfast")
 
 _TAIL = 4096
 
@@ -126,10 +129,14 @@ class OutFiles:
         return list(found.values())
 
     def close(self) -> None:
-        """Close what the program left open."""
+        """Close what the program left open. A failure is told, not raised: it would take the place of the error that the
+        run is being closed for, and leave other files open. What the last version counts on is durable already."""
         for file in self._files.values():
-            if not file.handle.closed:
-                file.handle.close()
+            try:
+                if not file.handle.closed:
+                    file.handle.close()
+            except OSError as error:
+                log.warning("the output file %r lost what was written after the last version: %s", file.path, error.strerror)
 
 
 def _flush(handle: IO[Any]) -> None:
