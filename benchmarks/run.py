@@ -28,7 +28,7 @@ import holdfast
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--place", type=Path, default=Path(".bench"), help="directory on the disk to measure (3.5 GiB free)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json")
     args = parser.parse_args()
     args.place.mkdir(parents=True, exist_ok=True)

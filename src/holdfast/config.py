@@ -30,7 +30,7 @@ class Options:
     ranks_changed: str = "error"  # "error" | "accept": another number of ranks
     timeout: float = 600.0  # seconds a collective call waits for other ranks
     lease: float = 60.0  # seconds after which a holder on another host that gives no sign counts as dead
-    threads: int = 2  # threads that digest and write, or read and verify, on each rank
+    threads: int = 4  # threads that digest and write, or read and verify, on each rank
 
 
 def _choice(*names: str) -> Callable[[Any], Any]:

@@ -23,7 +23,7 @@ from holdfast.store import open_store
 KEY = "versions/00000001-a000001/data/r000000"
 _MEMORY = Path("/dev/shm")
 
-POOL = np.random.default_rng(3).integers(1, 256, 3 * SPAN, np.uint8)  # no zeros: a gap never looks like content
+POOL = np.random.default_rng(3).integers(1, 256, 2 * SPAN + 3 * BLOCK, np.uint8)  # no zeros: a gap never looks like content
 
 
 @contextlib.contextmanager

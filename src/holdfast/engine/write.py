@@ -1,6 +1,6 @@
 """Buffers -> blocks -> one data file: digest and write in spans, in threads, through staging memory.
 
-The file is cut into spans of 8 MiB. Each worker takes the next span, digests the blocks that begin in
+The file is cut into spans of 4 MiB. Each worker takes the next span, digests the blocks that begin in
 it straight from the program's memory, gathers what belongs into its staging buffer (page-aligned,
 as direct I/O asks; the program's arrays are not) and writes it in one request. Staging costs a memcpy
 that overlaps with the other worker's write; writing from the program's memory instead would need it aligned.
@@ -21,7 +21,7 @@ from ..store import Store, Writer
 from ..store.aligned import empty as aligned_empty
 from ..store.base import Bytes
 
-SPAN = 8 << 20
+SPAN = 4 << 20
 TREE_INLINE = 4096  # bytes; a larger structure is stored as a buffer
 
 

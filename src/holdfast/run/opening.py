@@ -17,7 +17,8 @@ from ..format.keys import RUN_KEY
 from ..format.records import FORMAT, RECORD_LIMIT
 from ..group import SERIAL, Group, from_root, launcher_ranks, make_group, together
 from ..policy import Keep
-from ..store import KeyMissingError, Store, open_store
+from ..store import KeyMissingError, Store, open_store, syscalls
+from ..store.failures import failing
 from .execution import Execution
 from .fencing import Heartbeat, fence
 from .resume import Resume
@@ -111,7 +112,8 @@ def _prepare(url: str | os.PathLike[str], options: Options) -> str:
     store = open_store(url, create=True)
     where = _where(store)
     if not store.exists(RUN_KEY) and not store.list("attempts"):
-        others = [name for name in os.listdir(where) if not name.startswith(".")]
+        with failing("list", "", where, writes=False):  # names of all kinds: `store.list` shows only what can be keys
+            others = [name for name, _ in syscalls.scandir(where) if not name.startswith(".")]
         if others:
             raise UsageError(
                 f"{where!r} is not empty and holds no run ({others[0]!r} is there). Nothing was changed. "
