@@ -1,0 +1,149 @@
+"""`make campaign`: many runs with many faults (docs/campaign.md). Exit status 1 if anything failed or could not be done.
+
+    python tests/campaign/run.py [--parts A,B,C,D] [--runs N] [--seed S] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # no threads where there are forks
+for _name in [n for n in os.environ if n.startswith("HOLDFAST_")]:
+    del os.environ[_name]  # options of the user's shell must not decide what is tested
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from campaign import heat_kills, serial_kills, syscall_points  # noqa: E402
+
+Tell = Callable[[str], None]
+Part = Callable[[Path, argparse.Namespace, Tell], dict[str, Any]]
+
+POWER_LOSS_DEADLINE = 3600.0
+
+
+def part_a(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
+    runs = args.runs if args.runs is not None else 4 if args.quick else 50
+    return heat_kills.campaign(base, runs, args.seed, tell)
+
+
+def part_b(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
+    return syscall_points.campaign(base, tell, args.quick)
+
+
+def part_c(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
+    """In a process and mount namespace of its own."""
+    needed = {"root": os.geteuid() == 0, "/dev/fuse": os.path.exists("/dev/fuse")}
+    needed |= {"loop devices": os.path.exists("/dev/loop-control")}
+    needed |= {name: shutil.which(name) is not None for name in ("mkfs.ext4", "unshare", "mount", "umount")}
+    if lacking := [name for name, there in needed.items() if not there]:
+        return {"problems": [f"not done: needs {', '.join(lacking)}"]}
+    base.mkdir(parents=True)
+    words = ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", "campaign.powerloss", str(base)]
+    words += ["--seed", str(args.seed), *(["--quick"] if args.quick else [])]
+    process = subprocess.Popen(
+        words, cwd=ROOT / "tests", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    timer = threading.Timer(POWER_LOSS_DEADLINE, process.kill)
+    timer.start()
+    try:
+        assert process.stderr is not None and process.stdout is not None
+        said = []
+        for line in process.stderr:
+            said.append(line.rstrip())
+            if line.startswith("power loss"):
+                tell(line.rstrip())
+        answer = process.stdout.read()
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
+    if process.returncode != 0:
+        return {"problems": ["the replay failed: " + " | ".join(said[-10:])]}
+    result: dict[str, Any] = json.loads(answer)
+    return result
+
+
+def part_d(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
+    result = serial_kills.campaign(base, 40 if args.quick else 400, args.seed)
+    tell(f"{result['kills']} kills, {result['resumes']} resumes")
+    return result
+
+
+PARTS: dict[str, tuple[str, Part]] = {
+    "B": ("system calls of one checkpoint", part_b),
+    "C": ("power loss", part_c),
+    "D": ("a serial program killed", part_d),
+    "A": ("heat on 4 ranks killed", part_a),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Many runs with many faults; see docs/campaign.md.")
+    parser.add_argument("--parts", default="A,B,C,D", help="which (A,B,C,D)")
+    parser.add_argument("--runs", type=int, help="runs of part A (50)")
+    parser.add_argument("--seed", type=int, default=20261121)
+    parser.add_argument("--quick", action="store_true", help="a sample of each part")
+    parser.add_argument("--dir", type=Path, default=ROOT / ".campaign", help="where it works (.campaign)")
+    args = parser.parse_args()
+    parts = [part.strip().upper() for part in args.parts.split(",")]
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(sorted(PARTS))}")
+    logging.getLogger("holdfast").addHandler(logging.NullHandler())
+    print(f"campaign: parts {', '.join(p for p in PARTS if p in parts)}, seed {args.seed}, in {args.dir}", flush=True)
+    results = {}
+    for name, (title, part) in PARTS.items():
+        if name in parts:
+            results[name] = _carry_out(name, title, part, args)
+    path = args.dir / "results.json"
+    path.write_text(json.dumps({"seed": args.seed, "quick": args.quick, "parts": results}, indent=1) + "\n")
+    _summary(results)
+    print(f"everything in {path}")
+    return 1 if any(result["problems"] for result in results.values()) else 0
+
+
+def _carry_out(name: str, title: str, part: Part, args: argparse.Namespace) -> dict[str, Any]:
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"{name} {time.monotonic() - began:7.1f} s  {text}", flush=True)
+
+    base = args.dir / title.replace(" ", "-")
+    shutil.rmtree(base, ignore_errors=True)
+    tell(title)
+    try:
+        result = part(base, args, tell)
+    except Exception:
+        result = {"problems": [f"the part broke off: {traceback.format_exc()}"]}
+    result["title"], result["seconds"] = title, round(time.monotonic() - began, 1)
+    for problem in result["problems"]:
+        tell(f"PROBLEM: {problem}")
+    return result
+
+
+def _summary(results: dict[str, dict[str, Any]]) -> None:
+    print("\nsummary")
+    for name, result in results.items():
+        problems = len(result["problems"])
+        verdict = f"{problems} PROBLEMS" if problems else "passed"
+        print(f"  {name}  {result['title']}: {verdict}, {result['seconds']} s")
+        for key, value in result.items():
+            if key not in ("problems", "title", "seconds"):
+                shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+                print(f"       {key}: {shown}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
