@@ -124,7 +124,7 @@ def test_versions_tell_of_each(start):
     assert (first.number, first.kind, first.step, first.parent, first.attempt) == (1, "checkpoint", 2, None, 1)
     assert (second.number, second.kind, second.step, second.parent, second.attempt) == (2, "checkpoint", 4, 1, 1)
     assert (record.number, record.kind, record.label, record.parent) == (3, "record", "spectrum", 2)
-    assert before <= first.created <= second.created <= time.time()
+    assert before <= first.time <= second.time <= time.time()
     assert first.bytes >= 8000
     assert (first.ranks, first.objects) == (1, 1)
 

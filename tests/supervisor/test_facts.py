@@ -20,7 +20,7 @@ def attempt(number, process=DEAD, end=None, kind="run"):
 def version(number, by, complete=False):
     name = f"{number:08d}-a{by:06d}"
     return Version(
-        name, number, by, "checkpoint", "current", step=10 * number, created=100.0 + number, complete=complete
+        name, number, by, "checkpoint", "current", step=10 * number, time=100.0 + number, complete=complete
     )
 
 

@@ -17,7 +17,7 @@ from .lineage import Snapshot
 @dataclass(frozen=True)
 class Version:
     """A version as listed. `status`: `current` (counts), `abandoned`, `damaged`, `fragment` (never committed).
-    `step`: steps completed; `parent`: a version's number; `seconds`: how long the program waited;
+    `step`: steps completed; `parent`: a version's number; `time`: of the commit, seconds since 1970; `seconds`: the stall;
     `bytes`: of the data files. What is not known of a damaged one or a fragment is None or 0."""
 
     name: str
@@ -27,7 +27,7 @@ class Version:
     status: str
     step: int | None = None
     parent: int | None = None
-    created: float = 0.0
+    time: float = 0.0
     seconds: float = 0.0
     bytes: int = 0
     ranks: int = 0
@@ -99,7 +99,7 @@ def _version(
         status="current" if meant is None or meant == digest else "abandoned",
         step=commit.step,
         parent=parent[0] if parent else None,
-        created=commit.created,
+        time=commit.created,
         seconds=commit.seconds,
         bytes=commit.nbytes,
         ranks=commit.ranks,

@@ -27,7 +27,7 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
 
     \b
     --json: {format, url, run, complete, problems, lineage: [number], versions: [{name, number,
-    attempt, kind, status, step, parent, created, seconds, bytes, ranks, objects, complete, reason,
+    attempt, kind, status, step, parent, time, seconds, bytes, ranks, objects, complete, reason,
     label, problem}], attempts: [{number, kind, created, ranks, sealed, base, holder: {host, boot,
     pidns, pid, start, alive}, end: {outcome, time, version, step, signal, error}, damaged}]}.
     created and time: seconds since 1970; seconds: how long the program waited; alive: null on other
@@ -114,7 +114,7 @@ def _version_row(v: Version, now: float) -> tuple[str, ...]:
         human.text(v.step),
         human.text(v.parent),
         str(v.attempt),
-        human.age(v.created, now),
+        human.age(v.time, now),
         bytes_text(v.bytes) if known else "",
         seconds_text(v.seconds) if known else "",
         ", ".join(filter(None, notes)),

@@ -183,7 +183,7 @@ class Run:
 
     @property
     def versions(self) -> list[Version]:
-        """Every version there is, newest first: number, kind, status, step, parent, attempt, created, bytes (local)."""
+        """Every version there is, newest first: number, kind, status, step, parent, attempt, time, bytes (local)."""
         from ..catalog import list_versions
 
         return list_versions(Snapshot(self._x.store))

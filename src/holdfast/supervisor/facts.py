@@ -127,7 +127,7 @@ def facts_of(url: str, catalog: Catalog, own: set[int]) -> RunFacts:
         version=head.number if head else None,
         step=head.step if head else None,
         gained=sum(v.attempt in own for v in catalog.lineage),
-        safe=head.created if head else None,
+        safe=head.time if head else None,
     )
 
 
