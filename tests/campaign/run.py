@@ -23,6 +23,10 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # no t
 for _name in [n for n in os.environ if n.startswith("HOLDFAST_")]:
     del os.environ[_name]  # options of the user's shell must not decide what is tested
 
+import xxhash  # noqa: E402
+
+import holdfast  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -103,15 +107,27 @@ def main() -> int:
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(sorted(PARTS))}")
     logging.getLogger("holdfast").addHandler(logging.NullHandler())
     print(f"campaign: parts {', '.join(p for p in PARTS if p in parts)}, seed {args.seed}, in {args.dir}", flush=True)
+    source = _source()
     results = {}
     for name, (title, part) in PARTS.items():
         if name in parts:
             results[name] = _carry_out(name, title, part, args)
+            if _source() != source:  # programs of two versions have then worked on the same runs
+                results[name]["problems"].append("the package's source was changed meanwhile: the part proves nothing")
+                print(results[name]["problems"][-1], flush=True)
     path = args.dir / "results.json"
-    path.write_text(json.dumps({"seed": args.seed, "quick": args.quick, "parts": results}, indent=1) + "\n")
+    path.write_text(json.dumps({"seed": args.seed, "quick": args.quick, "source": source, "parts": results}, indent=1) + "\n")
     _summary(results)
     print(f"everything in {path}")
     return 1 if any(result["problems"] for result in results.values()) else 0
+
+
+def _source() -> str:
+    """Digest of the package that is tested."""
+    h = xxhash.xxh3_128()
+    for path in sorted(Path(holdfast.__file__).parent.rglob("*.py")):
+        h.update(path.read_bytes())
+    return h.hexdigest()
 
 
 def _carry_out(name: str, title: str, part: Part, args: argparse.Namespace) -> dict[str, Any]:
