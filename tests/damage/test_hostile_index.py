@@ -27,7 +27,7 @@ from holdfast.store import KeyMissingError, open_store
 
 ONE = StoredObject("u", "array", False, ((4, 4), (0, 2)), b"\xc0", (StoredBuffer(0, 5, bytes(16)),))
 TWO = StoredObject("t", "tree", True, None, None, (StoredBuffer(8, 0, b""), StoredBuffer(8, 4000, bytes(16))))
-PART = Part(3, 8192, (ONE, TWO), (StoredFile("/x/y", 7, bytes(16)),))
+PART = Part(3, 8192, (ONE, TWO), (StoredFile("y", 7, bytes(16), "/x/y"),))
 
 numbers = st.sampled_from([-1, 0, 1, 3, 16, 4096, 4 << 20, 2**31, 2**40, 2**62, 2**63 - 1, 2**64 - 1]) | st.integers(0, 99)
 scalars = st.none() | st.booleans() | numbers | st.floats() | st.text(max_size=5) | st.binary(max_size=40)

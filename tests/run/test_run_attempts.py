@@ -165,7 +165,7 @@ def test_a_reader_never_writes(tmp_path):
             lambda: reader.transaction("r"), lambda: reader.file("log.txt"), lambda: reader.drop("u"),
         ]  # fmt: skip
         for call in calls:
-            with pytest.raises(holdfast.StorageError, match="mode='r'"):
+            with pytest.raises(holdfast.UsageError, match="mode='r'"):
                 call()
     assert tree(tmp_path) == before
 
@@ -226,7 +226,7 @@ def test_how_an_attempt_ended_is_recorded(tmp_path):
     with holdfast.open(tmp_path / "run") as run:
         go(run, 9, every=EACH)
     closed, failed, complete = ends(tmp_path / "run")
-    assert (closed.outcome, closed.step, closed.error) == ("closed", 4, None)
+    assert (closed.outcome, closed.step, closed.error) == ("closed", 5, None)
     assert (failed.outcome, failed.step, failed.error) == ("failed", 6, "ZeroDivisionError: what happened")
     assert (complete.outcome, complete.step) == ("complete", 9)
     assert complete.version == run.versions[0].number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -212,3 +213,40 @@ def test_a_file_that_is_new_in_a_later_execution_keeps_its_heading(start):
             if step == die:
                 break
     assert lines() == ["heading", *"4567"]
+
+
+def test_a_run_moves_with_its_files(tmp_path, monkeypatch):
+    (tmp_path / "old").mkdir()
+    monkeypatch.chdir(tmp_path / "old")
+    run = holdfast.open("run")
+    log = run.file("log.txt", "w")
+    for step in run.steps(9, every=holdfast.steps(1)):
+        log.write(f"{step}\n")
+        if step == 4:
+            break
+    run.close()
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new")
+    with holdfast.open("run") as run:
+        log = run.file("log.txt", "w")
+        for step in run.steps(9, every=holdfast.steps(1)):
+            log.write(f"{step}\n")
+    assert Path("log.txt").read_text().split() == list("012345678")
+
+
+def test_a_copy_of_the_run_without_its_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with holdfast.open("run") as run:
+        run.file("log.txt", "w").write("one\n")
+    shutil.copytree("run", "elsewhere/run")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with holdfast.open("run") as run, pytest.raises(holdfast.MismatchError, match="log.txt"):
+        run.file("log.txt", "w")
+    assert not Path("log.txt").exists() and (tmp_path / "log.txt").read_text() == "one\n"
+
+
+def test_one_file_has_one_name(start, tmp_path):
+    run = start()
+    run.file("log.txt")
+    with pytest.raises(holdfast.UsageError, match=r"is open as 'log.txt'"):
+        run.file(tmp_path / "log.txt")

@@ -241,3 +241,30 @@ def test_a_broken_off_nested_loop_begins_anew(start):
                 break
             seen.append((i, j))
     assert seen == [(i, j) for i in range(3) for j in range(2)]
+
+
+def test_a_renamed_loop_is_not_run_again_on_the_advanced_state(start):
+    go(start(), 9, 5, every=holdfast.steps(1))
+    run = start()
+    with pytest.raises(holdfast.MismatchError, match=r"no loop 'main'.*'steps' at step 5"):
+        next(run.steps(9, name="main"))
+    assert next(start(objects_changed="accept").steps(9, name="main")) == 0
+
+
+def test_a_renamed_loop_of_a_complete_run_is_told(tmp_path):
+    with holdfast.open(tmp_path / "run") as run:
+        assert list(run.steps(3)) == [0, 1, 2]
+    with pytest.raises(holdfast.MismatchError, match="'steps', complete"), holdfast.open(tmp_path / "run") as run:
+        list(run.steps(3, name="main"))
+
+
+def test_the_step_that_break_ends_is_not_done_again(tmp_path):
+    for n, expected in ((10, [0, 1, 2, 3, 4]), (10, []), (7, []), (12, [5, 6, 7, 8, 9, 10, 11])):
+        done = []
+        with holdfast.open(tmp_path / "run") as run:
+            for step in run.steps(n):
+                done.append(step)
+                if step == 4:
+                    break
+        assert done == expected
+    assert run.step == 12

@@ -449,7 +449,7 @@ def test_late_objects_are_filled_when_they_are_protected(start):
     assert late_program(start, 10, 4, 1)[1] == [10, 20, 30]
     run, seen = late_program(start, 10, 7, 5)  # version of step 4: 30; protected at step 5 only
     assert seen == [40, 50]
-    assert run.step == 7
+    assert run.step == 8  # the step that `break` has ended is done
 
 
 def test_late_objects_are_carried_until_then_over_versions_and_attempts(start):

@@ -44,11 +44,13 @@ class StoredObject(NamedTuple):
 
 
 class StoredFile(NamedTuple):
-    """An output file's length (bytes) and the digest of its last min(nbytes, 4096) bytes."""
+    """An output file: its path as the program gave it, its length (bytes), the digest of its last min(nbytes, 4096)
+    bytes, and its absolute path then."""
 
     path: str
     nbytes: int
     tail: bytes
+    place: str
 
 
 class Part(NamedTuple):
@@ -64,7 +66,7 @@ class Part(NamedTuple):
             [o.name, o.kind, o.late, o.shard, o.tree, [[b.offset, b.nbytes, b.digests] for b in o.buffers]]
             for o in self.objects
         ]
-        files = [[f.path, f.nbytes, f.tail] for f in self.files]
+        files = [[f.path, f.nbytes, f.tail, f.place] for f in self.files]
         body = {"rank": self.rank, "bytes": self.nbytes, "block": BLOCK, "objects": objects, "files": files}
         return _pack(body)
 
@@ -197,9 +199,10 @@ def _in_order(objects: Sequence[StoredObject]) -> None:
 
 
 def _file(value: Any) -> StoredFile:
-    path, nbytes, tail = value
-    _require(isinstance(path, str) and isinstance(tail, bytes) and len(tail) == DIGEST_BYTES)
-    return StoredFile(path, _number(nbytes), tail)
+    path, nbytes, tail, place = value
+    _require(isinstance(path, str) and isinstance(place, str))
+    _require(isinstance(tail, bytes) and len(tail) == DIGEST_BYTES)
+    return StoredFile(path, _number(nbytes), tail, place)
 
 
 def _header(entries: Sequence[tuple[int, int, bytes]]) -> bytes:

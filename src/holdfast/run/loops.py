@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..catalog import Loop
-from ..errors import UsageError
+from ..errors import MismatchError, UsageError
 from ..policy import Every
 from .pacing import Pacer
 
@@ -34,6 +34,7 @@ class Loops:
         self._within: dict[str, set[str]] = {}  # loops that were entered in this one's body, in this iteration
         self._pacers: dict[str, Pacer] = {}  # of loops that run, or were left early: these may have a round under way
         self.complete = False  # whether the version to resume from says so
+        self.broken_step: int | None = None  # the step that `break`, or an exception, has ended
         self.moved = False  # whether any loop has gone beyond the stored state
 
     def resume(self, stored: dict[str, Loop], complete: bool) -> None:
@@ -64,7 +65,9 @@ class Loops:
         for outer in self._stack:
             self._within.setdefault(outer, set()).add(name)
         stored = self._stored.pop(name, None)
-        if stored is not None and self._over(stored, n):
+        if stored is None:
+            self._check_known(run, name)
+        elif self._over(stored, n):
             run.step = stored.position
             if self.complete and not self.moved:
                 run.tell_complete()
@@ -102,6 +105,11 @@ class Loops:
                 run.act(decision, step, pacer)
             run.objects.check_stale()
             self._pacers.pop(name, None)
+        except GeneratorExit:
+            # `break`: the step that it ends is done as far as the program wants it. An exception looks the same from here.
+            at[name] = run.step = step + 1
+            self.broken_step = step
+            raise
         finally:
             # Left by its end, by `break` or by an exception: later versions lie behind it.
             self._stack.remove(name)
@@ -111,6 +119,19 @@ class Loops:
                 run.step = at[self._stack[-1]]
             else:
                 run.interrupts.leave()
+
+    def _check_known(self, run: Execution, name: str) -> None:
+        """MismatchError if the restored state lies within other loops than this one: its steps would be done on a state that
+        is further on. A loop that comes after those that were left is new and fine."""
+        within = [f"{other!r} at step {loop.position}" for other, loop in self._stored.items() if not loop.done]
+        if self.complete and not self.moved:
+            within = within or [f"{other!r}, complete" for other in self._stored]
+        if within and run.options.objects_changed == "error":
+            raise MismatchError(
+                f"The version to resume from has no loop {name!r}; it was taken in the loop {', '.join(within)}. Nothing was "
+                f"changed. Enter that loop first, under its name, or accept with objects_changed='accept': {name!r} then "
+                "begins at 0 on the restored state."
+            )
 
     def _over(self, stored: Loop, n: int | None) -> bool:
         """Whether the restored state lies behind this loop: it was left, or the run is complete. A larger `n` reopens it."""

@@ -123,6 +123,7 @@ def show(url: Url, version: int | None = None) -> dict[str, Any]:
 def rollback(url: Url, version: int, takeover: bool = False) -> None:
     """Make checkpoint `version` the one to resume from. Later ones stay, abandoned, until pruned; numbers never come
     back. RunInUseError if a holder lives and `takeover` is false; UsageError if there is no such checkpoint."""
+    find(Snapshot(open_store(url, create=False, read_only=True)), version)  # before anyone is fenced off for it
     with _attempt(url, "rollback", takeover) as (store, number):
         snapshot = Snapshot(store)
         chain = [Link(name, digest) for name, digest in candidates(snapshot, version)]

@@ -49,6 +49,8 @@ def open(
 
     Raises ConfigError, UsageError, RunInUseError, MismatchError (params, ranks), StorageError, DamageError.
     """
+    if not isinstance(url, (str, os.PathLike)):
+        raise UsageError(f"holdfast.open({url!r}): a path or a file:// URL is needed.")
     chosen = load({"keep": keep, "on_error": on_error, "takeover": takeover, **options}, config)
     if mode not in ("a", "r"):
         raise ConfigError(f"holdfast.open(mode={mode!r}): 'a' (resume or begin) or 'r' (read only) is needed.")

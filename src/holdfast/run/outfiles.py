@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -20,7 +20,7 @@ _TAIL = 4096
 
 @dataclass
 class _Open:
-    path: str  # as the program gave it, made absolute
+    path: str  # absolute, as it was when the program opened it
     handle: IO[Any]
     before: int | None  # bytes that were there before the run first wrote to it; None if the record of it is damaged
     known: bool  # whether the version for which it was opened knew it
@@ -43,23 +43,38 @@ class OutFiles:
         if letter not in ("a", "w"):
             raise UsageError(f"run.file({name!r}, {mode!r}): the mode must be 'a' or 'w', with 'b' for bytes.")
         path = os.path.abspath(name)
-        earlier = self._files.get(path)
+        if stored is not None:
+            name = stored.path
+        self._check_one_name(name, path)
+        earlier = self._files.get(name)
         if earlier is not None:  # again within one execution: nothing to cut
             _flush(earlier.handle)
             before, known = earlier.before, earlier.known
         else:
-            before, known = self._cut(path, stored, letter == "a", cut), stored is not None
+            before, known = self._cut(name, path, stored, letter == "a", cut), stored is not None
         handle = open(  # noqa: SIM115 - the program closes it, or `close`
             path, ("r+" if os.path.exists(path) else "w") + ("b" if "b" in mode else ""), **options
         )
         handle.seek(0, os.SEEK_END)
-        self._files[path] = _Open(path, handle, before, known)
+        self._files[name] = _Open(path, handle, before, known)
         return handle
 
-    def _cut(self, path: str, stored: StoredFile | None, append: bool, cut: bool) -> int | None:
+    def _check_one_name(self, name: str, path: str) -> None:
+        """UsageError if the file is open under another name, or another file under this one: each file has one name, by
+        which a resume knows it."""
+        for other, file in self._files.items():
+            if (other == name) != (os.path.realpath(file.path) == os.path.realpath(path)):
+                raise UsageError(
+                    f"The output file {path!r} can't be opened as {name!r}: {file.path!r} is open as {other!r}. A resume knows a "
+                    "file by the name that it is opened by: open each by one name, an absolute one if the program changes its "
+                    "directory.",
+                    file=path,
+                )
+
+    def _cut(self, name: str, path: str, stored: StoredFile | None, append: bool, cut: bool) -> int | None:
         """Cut a file as it is found at a start; what of it was there before the run."""
         try:
-            before = self._before(path) if append else 0
+            before = self._before(name, path) if append else 0
         except DamageError:
             if stored is None:
                 raise
@@ -74,32 +89,32 @@ class OutFiles:
             cut_back(path, before, None, self._check_fence)
         return before
 
-    def _before(self, path: str) -> int:
+    def _before(self, name: str, path: str) -> int:
         """The file's length before the run first wrote to it, on record since then."""
-        name = digest_hex(path.encode())[:16]
-        key = f"files/{self._rank:06d}-{name}.json"
+        key = f"files/{self._rank:06d}-{digest_hex(name.encode())[:16]}.json"
         try:
             return int(count(decode_record(self._store.get(key, RECORD_LIMIT), key)[0], "bytes", key))
         except KeyMissingError:
             nbytes = os.path.getsize(path) if os.path.exists(path) else 0
-            body = {"rank": self._rank, "path": path, "bytes": nbytes}
+            body = {"rank": self._rank, "path": name, "bytes": nbytes}
             try:
                 self._store.put(key, encode_record(body)[0])
             except KeyExistsError:
-                return self._before(path)
+                return self._before(name, path)
             return nbytes
 
     def settle(self, stored: tuple[StoredFile, ...]) -> None:
         """Cut the open files back to an older version than the one they were opened for, or gone on from."""
         known = {f.path: f for f in stored}
-        for path, file in self._files.items():
+        for name, file in self._files.items():
+            path = file.path
             _flush(file.handle)  # first: what is still in the buffer lies behind the version as well
-            if path in known:
-                if os.path.getsize(path) > known[path].nbytes:
-                    cut_back(path, known[path].nbytes, known[path].tail, self._check_fence)
+            if name in known:
+                if os.path.getsize(path) > known[name].nbytes:
+                    cut_back(path, known[name].nbytes, known[name].tail, self._check_fence)
             elif file.known or self._settled:
                 # If the record of what was there before is damaged, reading it again says so.
-                before = self._before(path) if file.before is None else file.before
+                before = self._before(name, path) if file.before is None else file.before
                 cut_back(path, before, None, self._check_fence)
             # Else it is new in this execution: what the program has written so far, a heading perhaps, is its beginning.
             if not file.handle.closed:
@@ -112,7 +127,8 @@ class OutFiles:
         `carried`: files that the version before knows; those not opened yet in this execution stay known.
         """
         found = {f.path: f for f in carried}
-        for path, file in self._files.items():
+        for name, file in self._files.items():
+            path = file.path
             try:
                 _flush(file.handle)
                 with open(path, "rb") as f:
@@ -125,7 +141,7 @@ class OutFiles:
                 raise StorageError(
                     f"The output file {path!r} could not be made durable: {error.strerror}.", file=path
                 ) from error
-            found[path] = StoredFile(path, nbytes, digest(tail))
+            found[name] = StoredFile(name, nbytes, digest(tail), path)
         return list(found.values())
 
     def close(self) -> None:
@@ -142,6 +158,14 @@ class OutFiles:
 def _flush(handle: IO[Any]) -> None:
     if not handle.closed:
         handle.flush()
+
+
+def find_stored(known: Iterable[StoredFile], name: str) -> StoredFile | None:
+    """What a version knows of the file that the program calls `name`: by that name, for a run may have been moved with
+    its files; else by where it is, for the program may have changed its directory."""
+    known = list(known)
+    place = os.path.abspath(name)
+    return next((f for f in known if f.path == name), None) or next((f for f in known if f.place == place), None)
 
 
 def cut_back(path: str, nbytes: int, tail: bytes | None, check: Callable[[], None]) -> None:

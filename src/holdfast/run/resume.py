@@ -128,10 +128,11 @@ class Resume:
                 found += part.part.files
         return tuple(found)
 
-    def stored_file(self, path: str) -> StoredFile | None:
+    def known_files(self) -> tuple[StoredFile, ...]:
+        """`files` of the newest candidate that can tell."""
         while True:
             try:
-                return next((f for f in self.files() if f.path == path), None)
+                return self.files()
             except DamageError as error:
                 self._advance(error.message)
 

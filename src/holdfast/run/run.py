@@ -11,12 +11,13 @@ import numpy as np
 
 from .. import state
 from ..catalog import Snapshot
-from ..errors import MismatchError, StorageError, UsageError
+from ..errors import MismatchError, UsageError
 from ..policy import Every
 from .checkpoint import Handle
 from .execution import Execution
 from .loops import DEFAULT
 from .objects import Entry, Shard
+from .outfiles import find_stored
 from .resume import Restored
 from .transaction import Transaction
 
@@ -56,6 +57,8 @@ class Run:
             raise UsageError(f"run.protect({name!r}): a name of 1 to 255 characters is needed.")
         state.check(name, obj, pickle=pickle)
         if shard is not None:
+            if not isinstance(shard, Shard):
+                raise UsageError(f"run.protect({name!r}, shard={shard!r}): holdfast.Shard(global_shape, offset) is needed.")
             shard.check(name, obj)
         x = self._x
         again = name in x.objects
@@ -105,7 +108,10 @@ class Run:
         return namespace
 
     def rng(self, seed: int, name: str = "rng") -> np.random.Generator:
-        """A protected random generator, its own stream on each rank, from `SeedSequence(seed)` (local)."""
+        """A protected random generator, its own stream on each rank, from `SeedSequence(seed)` (local). Several in one program
+        need a `name` each."""
+        if name in self._x.objects:
+            raise UsageError(f"run.rng: there is an object {name!r} already: give each generator a name of its own, name=...")
         sequence = np.random.SeedSequence(seed, spawn_key=(self._x.group.rank,))
         return self.protect(name, np.random.default_rng(sequence))
 
@@ -114,20 +120,21 @@ class Run:
 
         On a resume it is cut back to its length at the restored version, so that no line is there twice. Further
         arguments go to `open`. What was in the file before the run first opened it with "a" stays. Only appending is
-        undone: what is overwritten in the middle can't be restored. Raises MismatchError if the file is shorter than
-        the version knows, or was changed by someone else.
+        undone: what is overwritten in the middle can't be restored. A relative path is remembered as it is given, so that a
+        run and its files can be moved together. Raises MismatchError if the file is shorter than the version knows, or
+        was changed by someone else.
         """
         self._check("file")
         self._used = True
         x = self._x
-        path = os.path.abspath(os.fspath(path))
+        name = os.path.normpath(os.fspath(path))
         if x.settled:
             known = x.writer.carry.part.files if x.writer.carry else ()
-            stored = next((f for f in known if f.path == path), None)
         else:
-            stored = x.resume.stored_file(path)
+            known = x.resume.known_files()
+        stored = find_stored(known, name)
         # If there are versions and none of them is whole, what the file holds is all that is left of the run.
-        return x.files.open(path, mode, stored, options, cut=x.settled or not x.resume.at_a_loss)
+        return x.files.open(name, mode, stored, options, cut=x.settled or not x.resume.at_a_loss)
 
     def drop(self, name: str) -> None:
         """Give up the object `name`, protected or only stored: the next versions do not hold it (local)."""
@@ -275,6 +282,7 @@ class Run:
             raise
         finally:
             if error is not None:
+                x.step = x.step if x.loops.broken_step is None else x.loops.broken_step
                 x.end("failed", error=f"{type(error).__name__}: {error}")
             x.close()
 
@@ -282,4 +290,4 @@ class Run:
         if self._x.closed:
             raise UsageError(f"run.{call}: the run is closed.")
         if writes and self._x.readonly:
-            raise StorageError(f"run.{call}: the run was opened with mode='r', which never writes. Open it with mode='a'.")
+            raise UsageError(f"run.{call}: the run was opened with mode='r', which never writes. Open it with mode='a'.")
