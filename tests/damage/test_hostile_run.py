@@ -234,7 +234,7 @@ def test_tricks_in_the_base(serial: Built, fast: Path, outside: Path, trick: str
 def test_tricks_in_output_files(serial: Built, fast: Path, outside: Path, trick: str) -> None:
     copy = serial.copy(fast)
     victim = str(outside / "commit")
-    files = [[trick, 0, bytes(16)], [victim, 0, digest(b"")]]
+    files = [[trick, 0, bytes(16), trick], [victim, 0, digest(b""), victim]]
     forge(copy.url / "versions" / NAME, part=lambda b: b["files"].extend(files))
     with untouched(outside):
         check(copy, NEWEST)

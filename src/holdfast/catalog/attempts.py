@@ -186,10 +186,11 @@ def put_fence(
     holder: dict[str, Any],
     processes: Sequence[dict[str, Any]],
     first_version: int,
+    above: int = 0,
 ) -> int:
-    """Fence off all earlier attempts; the new attempt's number. Of two at once the later number wins."""
+    """Fence off all earlier attempts; the new attempt's number, greater than `above`. Of two at once the later wins."""
     for _ in range(100):
-        number = max(list_attempts(store), default=0) + 1
+        number = max([*list_attempts(store), above]) + 1
         if number > MAX_NUMBER:
             raise DamageError(f"Attempt numbers end at {MAX_NUMBER}; the run's are damaged.", file="attempts")
         body = {

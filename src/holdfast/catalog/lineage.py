@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ..errors import DamageError
-from ..format import Link, parse_version
+from ..format import Link, parse_version, version_name
 from ..format.keys import COMMIT_NAME, Kind, folder
 from ..store import KeyMissingError, Store
 from .attempts import Attempt, list_attempts, read_attempt
@@ -34,6 +34,8 @@ class Snapshot:
         self.store = store
         self.attempts = list_attempts(store)
         self.names: dict[Kind, list[Name]] = {kind: _names(store, kind) for kind in ("checkpoint", "record")}
+        if not self.attempts:  # their records are lost; that they have been there, versions tell
+            self.attempts = {n.attempt: set() for names in self.names.values() for n in names}
         self._commits: dict[tuple[Kind, str], tuple[Commit, str] | DamageError | KeyMissingError] = {}
         self.complaints: list[str] = []
 
@@ -174,6 +176,23 @@ class Snapshot:
                 continue
         return lost
 
+    @cached_property
+    def missing(self) -> list[Link | Name]:
+        """Checkpoints of which nothing is left although the newest sealed attempt ended with them, or, if it has none of
+        its own, went on from them."""
+        if self.sealed is None:
+            return []
+        present = {n.name for n in self.names["checkpoint"]}
+        base, end = self.sealed.base, self.sealed.end
+        origin = base.version if base is not None else None
+        expected: list[Link | Name] = []
+        if end is not None and end.version is not None and (origin is None or _age(origin.name)[0] != end.version):
+            number = self.sealed.number
+            expected.append(Name(end.version, number, version_name(end.version, number)))
+        if origin is not None and not any(n.attempt == self.sealed.number for n in self.names["checkpoint"]):
+            expected.append(origin)
+        return [entry for entry in expected if entry.name not in present]
+
     def counting_records(self, chain: Sequence[Link]) -> tuple[str, ...]:
         """Names of the records that go on counting when the lineage is `chain`, newest first: not those made later than
         its newest version. A parent that retention has deleted is older than all that is left."""
@@ -189,7 +208,8 @@ class Snapshot:
 
     def next_number(self) -> int:
         """A number that no version has had: greater than all names, and not below any readable attempt's first."""
-        number = max((n.number for names in self.names.values() for n in names), default=0) + 1
+        known = [n.number for names in self.names.values() for n in names]
+        number = max([*known, *(_age(entry.name)[0] for entry in self.missing)], default=0) + 1
         for attempt in sorted(self.attempts, reverse=True):
             found = read_attempt(self.store, attempt, self.attempts[attempt] & {"json"})
             if found.damaged is None:

@@ -75,6 +75,10 @@ def list_versions(snapshot: Snapshot) -> list[Version]:
         for kind in counting
         for n in snapshot.names[kind]
     ]
+    found += [
+        Version(e.name, *(parse_version(e.name) or (0, 0)), "checkpoint", "damaged", problem="is missing")
+        for e in snapshot.missing
+    ]
     # Of two with one number (a fenced writer's leftover) the one that counts comes first.
     return sorted(found, key=lambda v: (-v.number, v.status != "current"))
 

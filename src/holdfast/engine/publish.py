@@ -23,6 +23,7 @@ from ..errors import (
     StaleObjectError,
     StorageError,
     UnsupportedError,
+    UsageError,
 )
 from ..format import Group, Link, Part, digest_hex
 from ..format.index import encode_group, encode_root
@@ -33,7 +34,7 @@ from ..store import Store
 log = logging.getLogger("holdfast")
 
 # Errors that are not the storage's but the program's or another attempt's: raised as themselves.
-_AS_THEY_ARE = {cls.__name__ for cls in (FencedError, StaleObjectError, UnsupportedError)}
+_AS_THEY_ARE = {cls.__name__ for cls in (FencedError, StaleObjectError, UnsupportedError, UsageError)}
 
 
 class Published(NamedTuple):
@@ -79,7 +80,8 @@ def publish(store: Store, ranks: Ranks, draft: Commit, began: float, write: Call
 
 def _data(store: Store, ranks: Ranks, draft: Commit, write: Callable[[str], Part]) -> dict[str, Any]:
     part = write(f"{draft.path}/{data_name(ranks.rank)}")
-    return {"part": part.encode(), "objects": len(part.objects), "bytes": part.nbytes}
+    where = [draft.step, sorted([name, *loop] for name, loop in draft.loops.items())]
+    return {"part": part.encode(), "objects": len(part.objects), "bytes": part.nbytes, "where": where}
 
 
 def _group(store: Store, draft: Commit, first: int, messages: list[bytes]) -> dict[str, Any]:
@@ -87,11 +89,14 @@ def _group(store: Store, draft: Commit, first: int, messages: list[bytes]) -> di
     data, group = encode_group(first, [m["part"] for m in found])
     store.put(f"{draft.path}/{group_name(first // GROUP_RANKS)}", data)
     line = [group.first, group.ranks, group.nbytes, group.header, group.digest]
-    return {"group": line, "objects": sum(m["objects"] for m in found), "bytes": sum(m["bytes"] for m in found)}
+    where = _one_place(found)
+    totals = {key: sum(m[key] for m in found) for key in ("objects", "bytes")}
+    return {"group": line, "where": where, **totals}
 
 
 def _root(store: Store, draft: Commit, messages: list[bytes], began: float) -> dict[str, Any]:
     found = _open(messages)
+    _one_place(found)
     root = encode_root([Group(*m["group"]) for m in found])
     store.put(f"{draft.path}/{ROOT_NAME}", root)
     known: dict[str, Any] = {
@@ -124,6 +129,18 @@ def _blame_fence(store: Store, draft: Commit, rank: int, answer: bytes) -> bytes
     packed = msgpack.packb(body)
     assert isinstance(packed, bytes)
     return packed
+
+
+def _one_place(found: list[dict[str, Any]]) -> Any:
+    """Where all ranks stand; UsageError if they do not stand at one place: a version of that would be torn."""
+    for message in found:
+        if message["where"] != found[0]["where"]:
+            raise UsageError(
+                f"The ranks are not at one step: some are at {found[0]['where']}, others at {message['where']} "
+                "(step, loops with position, length, done). Nothing was written; the versions before are intact. "
+                "Give `steps` the same numbers on all ranks, and decide `break` from values that all ranks share."
+            )
+    return found[0]["where"]
 
 
 # -- errors on the same road ------------------------------------------------------------------

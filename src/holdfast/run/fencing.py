@@ -17,14 +17,14 @@ from ..store import Store
 log = logging.getLogger("holdfast")
 
 
-def fence(store: Store, group: Group, first_version: int, kind: str = "run") -> int:
-    """Put the fence of a new attempt and return its number (collective)."""
+def fence(store: Store, group: Group, first_version: int, kind: str = "run", above: int = 0) -> int:
+    """Put the fence of a new attempt and return its number, greater than all there are and than `above` (collective)."""
     everyone = together(group, "starting an attempt", data=current().plain())
 
     def put() -> int:
         holder = current().plain() | {"user": _user(), "command": " ".join(sys.argv)[:500]}
         processes = [p for p in everyone if isinstance(p, dict)]
-        return put_fence(store, kind, group.size, holder, processes, first_version)
+        return put_fence(store, kind, group.size, holder, processes, first_version, above)
 
     number = from_root(group, "starting an attempt", put)
     assert isinstance(number, int)

@@ -92,7 +92,7 @@ def _open(
     opened = store
     found = from_root(group, "looking what there is", lambda: _look(opened, options, params, group.size))
     assert isinstance(found, dict)
-    attempt = fence(store, group, found["first"])
+    attempt = fence(store, group, found["first"], above=found["attempt"])
     # Looked at again: only what is there *after* our fence can't be joined by what an earlier holder still commits.
     # Numbers too: what it committed meanwhile has had its own.
     again = from_root(group, "looking what there is", lambda: _look(opened, options, params, group.size))
@@ -177,22 +177,21 @@ def _look(store: Store, options: Options, params: dict[str, Any] | None, ranks: 
     if params is not None and stored is not None and params != stored and options.params_changed == "error":
         raise MismatchError(_difference(stored, params))
     candidates = _candidates(snapshot)
-    missing = base is not None and base.version is not None and not candidates
-    if missing and base is not None and base.version is not None:
-        candidates = [(base.version.name, base.version.digest)]  # it is gone: an error to settle, not a new beginning
     _check_ranks(snapshot, ranks, options)
     number = snapshot.next_number()
     return {
         "candidates": [list(c) for c in candidates],
         "first": number + (1 if find_holder(store, options.lease) else 0),
         "next": number,
+        "attempt": snapshot.newest_attempt,
         "params": params if params is not None else stored,
     }
 
 
 def _candidates(snapshot: Snapshot) -> list[tuple[str, str]]:
     """The lineage, newest first, without fragments: (name, digest that its commit must have or "")."""
-    return [
+    # What is missing altogether is named first: to be told, and to be no new beginning if nothing else is there.
+    return [(entry.name, getattr(entry, "digest", "")) for entry in snapshot.missing] + [
         (entry.name, getattr(entry, "digest", ""))
         for entry in snapshot.lineage
         if hasattr(entry, "digest")

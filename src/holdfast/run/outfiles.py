@@ -65,9 +65,9 @@ class OutFiles:
         for other, file in self._files.items():
             if (other == name) != (os.path.realpath(file.path) == os.path.realpath(path)):
                 raise UsageError(
-                    f"The output file {path!r} can't be opened as {name!r}: {file.path!r} is open as {other!r}. A resume knows a "
-                    "file by the name that it is opened by: open each by one name, an absolute one if the program changes its "
-                    "directory.",
+                    f"The output file {path!r} can't be opened as {name!r}: {file.path!r} is open as {other!r}. "
+                    "A resume knows a file by the name that it is opened by: open each by one name, an absolute one if the "
+                    "program changes its directory.",
                     file=path,
                 )
 

@@ -177,6 +177,11 @@ class Resume:
         Returns this rank's reader of it, None to start from the beginning. Raises on all ranks alike: MismatchError,
         NoWholeVersionError.
         """
+        mine = [
+            [e.name, e.shard.global_shape, e.shard.offset, e.obj.shape, str(e.obj.dtype)] for e in protected if e.shard
+        ]
+        # A process alone may hold a part of something larger; ranks together hold all of it.
+        shards.check_cover([shard for ranks in self._exchange(mine) for shard in ranks], whole=self._group.size > 1)
         while True:
             self._together_at_one()
             reader = self._open()
