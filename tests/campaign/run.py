@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -105,6 +106,7 @@ def main() -> int:
     parts = [part.strip().upper() for part in args.parts.split(",")]
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(sorted(PARTS))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that parts end what they have started
     logging.getLogger("holdfast").addHandler(logging.NullHandler())
     print(f"campaign: parts {', '.join(p for p in PARTS if p in parts)}, seed {args.seed}, in {args.dir}", flush=True)
     source = _source()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -237,3 +238,53 @@ def test_signals_of_a_killed_process_are_no_end(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=10)
     assert ends(tmp_path / "run") == [None]
+
+
+def test_a_child_does_not_act_for_the_process_that_opened_the_run(start):
+    run = start()
+    u = run.protect("u", np.zeros(1))
+    run.checkpoint()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            u += 1
+            run.__exit__(None, None, None)
+            try:
+                run.checkpoint()
+            except holdfast.UsageError:
+                code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not list(Path(run.url, "attempts").glob("*.end"))
+    run.checkpoint()
+    assert run.load("u")[0] == 0
+
+
+def test_a_directory_that_was_deleted_is_noticed(start):
+    run = start()
+    u = run.protect("u", np.zeros(1))
+    run.checkpoint()
+    shutil.rmtree(Path(run.url) / "attempts")
+    u += 1
+    with pytest.raises(holdfast.CheckpointError, match="deleted or replaced"):
+        run.checkpoint()
+
+
+def test_versions_that_are_gone_are_told(start):
+    with start() as run:
+        run.protect("u", np.ones(1))
+    shutil.rmtree(Path(run.url) / "versions")
+    with pytest.raises(holdfast.NoWholeVersionError, match="never written, or has been deleted"):
+        start().ready()
+
+
+def test_records_of_attempts_that_are_gone(start):
+    with start() as run:
+        run.protect("u", np.ones(1))
+    shutil.rmtree(Path(run.url) / "attempts")
+    run = start()
+    assert run.protect("u", np.zeros(1))[0] == 1
+    run.ready()
+    assert run.attempt == 2

@@ -250,3 +250,14 @@ def test_one_file_has_one_name(start, tmp_path):
     run.file("log.txt")
     with pytest.raises(holdfast.UsageError, match=r"is open as 'log.txt'"):
         run.file(tmp_path / "log.txt")
+
+
+def test_two_handles_of_one_file_do_not_overwrite_each_other(start):
+    run = start()
+    f, g = run.file("log.txt"), run.file("log.txt")
+    for _ in run.steps(2, every=holdfast.steps(1)):
+        f.write("f\n")
+        g.write("g\n")
+    run.complete()
+    run.close()
+    assert sorted(Path("log.txt").read_text().split()) == ["f", "f", "g", "g"]

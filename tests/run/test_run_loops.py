@@ -268,3 +268,27 @@ def test_the_step_that_break_ends_is_not_done_again(tmp_path):
                     break
         assert done == expected
     assert run.step == 12
+
+
+def test_break_out_of_an_outer_loop_forgets_the_inner_one(tmp_path):
+    for n, stop in ((3, 1), (5, None)):
+        with holdfast.open(tmp_path / "run") as run:
+            u = run.protect("u", np.zeros(1))
+            for i in run.steps(n, name="outer"):
+                for _ in run.steps(2, name="inner"):
+                    u += 1
+                if i == stop:
+                    break
+    assert u[0] == 10
+
+
+def test_complete_within_a_loop_ends_the_step(tmp_path):
+    for n in (10, 20):
+        with holdfast.open(tmp_path / "run") as run:
+            u = run.protect("u", np.zeros(1))
+            for i in run.steps(n):
+                u += 1
+                if i == 4:
+                    run.complete()
+                    break
+    assert u[0] == 20

@@ -167,3 +167,45 @@ def test_in_nested_loops_is_refused(start):
             for _ in run.steps(3, every=EACH, name="inner"):
                 if i == 1:
                     run.rollback(1)
+
+
+def test_a_rollback_does_not_cross_loops(start):
+    """To a version of a loop that was left, the loop that runs can't go: nothing is changed."""
+    run = start()
+    u, w = run.protect("u", np.zeros(1)), run.protect("w", np.zeros(1))
+    for _ in run.steps(4, name="a", every=holdfast.steps(2)):
+        u += 1
+    for i in run.steps(4, name="b"):
+        w += u
+        if i == 1:
+            with pytest.raises(holdfast.UsageError, match="not taken in the loop 'b'"):
+                run.rollback(1)
+    run.complete()
+    assert (u[0], w[0]) == (4, 16)
+
+
+def test_what_was_dropped_is_there_again_at_a_version_before(start):
+    run = start(keep=holdfast.Keep(last=9))
+    a = run.protect("a", np.ones(1))
+    back = False
+    for i in run.steps(8, every=holdfast.steps(2)):
+        if i < 5:
+            a *= 2
+        if i == 5 and not back:
+            run.drop("a")
+        if i == 6 and not back:
+            back = True
+            run.rollback(1)
+    assert a[0] == 2**5
+
+
+def test_a_rollback_that_no_head_follows_is_told(start):
+    run = start(keep=holdfast.Keep(last=9))
+    u = run.protect("u", np.zeros(1))
+    for i in run.steps(5, every=holdfast.steps(1)):
+        u += 1
+        if i == 3:
+            run.rollback(1)
+            break
+    with pytest.raises(holdfast.UsageError, match="no loop head"):
+        run.complete()

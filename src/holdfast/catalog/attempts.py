@@ -211,7 +211,14 @@ def put_fence(
 
 def check_fence(store: Store, number: int) -> None:
     """FencedError if a later attempt exists."""
-    newest = max(list_attempts(store), default=0)
+    found = list_attempts(store)
+    if number not in found:
+        raise StorageError(
+            f"The record of attempt {number} is gone: the run's directory was deleted or replaced while it was in use. Nothing "
+            "that this process writes there counts. End this process.",
+            file=attempt_key(number, "json"),
+        )
+    newest = max(found)
     if newest > number:
         raise FencedError(
             f"Attempt {number} is fenced off: attempt {newest} has taken the run over. Nothing that this process "

@@ -34,8 +34,10 @@ class Snapshot:
         self.store = store
         self.attempts = list_attempts(store)
         self.names: dict[Kind, list[Name]] = {kind: _names(store, kind) for kind in ("checkpoint", "record")}
-        if not self.attempts:  # their records are lost; that they have been there, versions tell
-            self.attempts = {n.attempt: set() for names in self.names.values() for n in names}
+        newest = max(self.attempts, default=None)
+        for n in (n for names in self.names.values() for n in names):
+            if newest is None or n.attempt < newest:
+                self.attempts.setdefault(n.attempt, set())  # its records are lost; that it has been there, versions tell
         self._commits: dict[tuple[Kind, str], tuple[Commit, str] | DamageError | KeyMissingError] = {}
         self.complaints: list[str] = []
 

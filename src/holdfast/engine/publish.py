@@ -18,8 +18,10 @@ from ..catalog import Commit, check_fence
 from ..errors import (
     Cause,
     CheckpointError,
+    DeadlineError,
     FencedError,
     HoldfastError,
+    RankError,
     StaleObjectError,
     StorageError,
     UnsupportedError,
@@ -51,18 +53,20 @@ def publish(store: Store, ranks: Ranks, draft: Commit, began: float, write: Call
     bytes and its index are filled in here. Raises on all ranks alike: FencedError, or CheckpointError with every
     rank's cause; DeadlineError on a rank that waited in vain.
     """
-    message = _attempt(ranks.rank, lambda: _data(store, ranks, draft, write))
     first = ranks.rank - ranks.rank % GROUP_RANKS
     members = range(first, min(first + GROUP_RANKS, ranks.size))
-    parts = ranks.gather(message, members, f"data of version {draft.version}")
+    leaders = range(0, ranks.size, GROUP_RANKS)
+    message = _attempt(ranks.rank, lambda: _data(store, ranks, draft, write))
+    # Every rank goes all the way, also one that has waited in vain: a late rank must find each call made, in order.
+    parts, late = _gather(ranks, message, members, f"data of version {draft.version}")
     answer = b""
-    if parts is not None:
-        message = _attempt(ranks.rank, lambda: _group(store, draft, first, parts))
-        groups = ranks.gather(message, range(0, ranks.size, GROUP_RANKS), f"indexes of version {draft.version}")
-        if groups is not None:
-            answer = _attempt(ranks.rank, lambda: _root(store, draft, groups, began))
+    if ranks.rank == first:
+        message = late or _attempt(ranks.rank, lambda: _group(store, draft, first, parts))
+        groups, late = _gather(ranks, message, leaders, f"indexes of version {draft.version}")
+        if ranks.rank == 0:
+            answer = late or _attempt(ranks.rank, lambda: _root(store, draft, groups, began))
             answer = _blame_fence(store, draft, ranks.rank, answer)
-    answer = ranks.broadcast(answer, range(ranks.size), f"commit of version {draft.version}")
+    answer = ranks.broadcast(answer, range(ranks.size), f"commit of version {draft.version}", patience=3)
     try:
         body = _open([answer])[0]
     except _Failed as failed:
@@ -78,9 +82,23 @@ def publish(store: Store, ranks: Ranks, draft: Commit, began: float, write: Call
     return Published(commit, Link(commit.name, body["digest"]))
 
 
+def _gather(ranks: Ranks, message: bytes, members: range, what: str) -> tuple[list[bytes], bytes]:
+    """(what the members sent, nothing) or, if a rank has waited in vain, (nothing, its error as a message)."""
+    try:
+        return ranks.gather(message, members, what) or [], b""
+    except (DeadlineError, RankError) as error:
+        wire = error.to_wire()
+        return [], _attempt(ranks.rank, lambda: _raise(_Failed([[ranks.rank, wire]])))
+
+
+def _raise(error: Exception) -> dict[str, Any]:
+    raise error
+
+
 def _data(store: Store, ranks: Ranks, draft: Commit, write: Callable[[str], Part]) -> dict[str, Any]:
     part = write(f"{draft.path}/{data_name(ranks.rank)}")
-    where = [draft.step, sorted([name, *loop] for name, loop in draft.loops.items())]
+    where: list[Any] = [draft.step, sorted([name, *loop] for name, loop in draft.loops.items())]
+    where += [draft.kind, draft.version, draft.label, draft.complete]
     return {"part": part.encode(), "objects": len(part.objects), "bytes": part.nbytes, "where": where}
 
 
@@ -137,7 +155,8 @@ def _one_place(found: list[dict[str, Any]]) -> Any:
         if message["where"] != found[0]["where"]:
             raise UsageError(
                 f"The ranks are not at one step: some are at {found[0]['where']}, others at {message['where']} "
-                "(step, loops with position, length, done). Nothing was written; the versions before are intact. "
+                "(step, loops with position, length, done, what is written). Nothing was written; the versions before are "
+                "intact. "
                 "Give `steps` the same numbers on all ranks, and decide `break` from values that all ranks share."
             )
     return found[0]["where"]

@@ -13,7 +13,7 @@ from threading import Thread
 from ..catalog import Commit, Loop, Snapshot
 from ..catalog.retention import find_surplus, remove, remove_all, remove_surplus_records, remove_unfinished
 from ..engine import Item, PartReader, Published, publish, write_part
-from ..errors import CheckpointError, FencedError, HoldfastError
+from ..errors import CheckpointError, HoldfastError, UsageError
 from ..format import Link, Part, StoredFile, version_name
 from ..format.keys import Kind
 from ..group import Group
@@ -114,11 +114,11 @@ class Writer:
     def _publish(self, draft: Commit, began: float, write: Callable[[str], Part]) -> Published:
         try:
             published = publish(self.store, self.group, draft, began, write)
-        except FencedError:
-            raise
-        except HoldfastError:
+        except (CheckpointError, UsageError) as error:
             # All ranks have reported and write no more: what there is of it goes, which also makes room on a full disk.
-            if self.group.rank == 0:
+            # Not if it was there before: then it is another process's.
+            ours = not any(cause.type in ("KeyExistsError", "DeadlineError", "RankError") for cause in error.causes)
+            if self.group.rank == 0 and ours:
                 with contextlib.suppress(HoldfastError):
                     remove(self.store, draft.kind, version_name(draft.version, draft.attempt))
             raise

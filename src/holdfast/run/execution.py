@@ -6,6 +6,7 @@ All methods are collective unless they say otherwise; they are called in the sam
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from ..errors import (
     EXIT_LAST_CHECKPOINT_FAILED,
     HoldfastError,
     Interrupted,
+    UsageError,
 )
 from ..format import StoredFile, parse_version
 from ..group import Group, from_root
@@ -26,7 +28,7 @@ from ..store import Store
 from . import objects
 from .checkpoint import Handle, Writer, report_failure
 from .loops import Loops
-from .objects import Objects
+from .objects import Entry, Objects
 from .outfiles import OutFiles
 from .pacing import Decision, Pacer
 from .resume import Restored, Resume
@@ -53,7 +55,7 @@ class Execution:
         self.url, self.store, self.group, self.options = url, store, group, options
         self.resume, self.params = resume, params
         self.objects = Objects()
-        self.dropped: set[str] = set()
+        self.dropped: dict[str, Entry | None] = {}  # names given up, and what was protected by them
         self.files = OutFiles(store, group.rank, self._check_fence)
         self.loops = Loops()
         self.interrupts = Interrupts()
@@ -64,10 +66,16 @@ class Execution:
         self.pending: Handle | None = None
         self.rollback: Callable[[], None] | None = None
         self.closers: list[Callable[[], None]] = []
+        self._owner = os.getpid()
 
     @property
     def readonly(self) -> bool:
         return self.writer.attempt == 0
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a child of the one that opened the run: the run is not its."""
+        return os.getpid() != self._owner
 
     @property
     def requested(self) -> bool:
@@ -197,6 +205,9 @@ class Execution:
     def complete(self) -> None:
         """Take a last version that says so, unless the run was complete and nothing has been run since."""
         self.settle()
+        if self.rollback is not None:
+            raise UsageError("run.rollback was asked for and no loop head came after it: let the loop go on, or call it after.")
+        self.loops.leave_all()
         self.loops.finish()
         if not self.loops.complete or self.loops.moved:
             self.take("final", complete=True)
@@ -206,7 +217,7 @@ class Execution:
     def end(self, outcome: str, signal: str | None = None, error: str | None = None) -> None:
         """Record how this attempt ended, once, by rank 0 (local). Failing to is no harm: that no process lives tells as
         well."""
-        if self.readonly or self.group.rank != 0:
+        if self.readonly or self.group.rank != 0 or self.forked:
             return
         try:
             put_end(self.store, self.writer.attempt, End(outcome, time.time(), self.newest, self.step, signal, error))
@@ -215,7 +226,7 @@ class Execution:
 
     def close(self) -> None:
         """Release everything (local)."""
-        if self.closed:
+        if self.closed or self.forked:
             return
         self.end("closed")
         self.closed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ..catalog import Commit, Snapshot
@@ -11,6 +12,8 @@ from ..format.keys import Kind
 from ..group import Group
 from ..store import KeyMissingError, Store
 from . import objects, shards
+
+log = logging.getLogger("holdfast")
 
 
 def load_object(
@@ -28,6 +31,8 @@ def load_object(
             damaged.append(error.message)
             continue
         if found is not None:
+            for text in damaged:
+                log.warning("%r is read from version %d; a newer one was passed over: %s", name, commit.version, text)
             return found[0]
     where = f"version {version}" if version is not None else "any version that counts"
     if damaged:

@@ -109,6 +109,7 @@ class Loops:
             # `break`: the step that it ends is done as far as the program wants it. An exception looks the same from here.
             at[name] = run.step = step + 1
             self.broken_step = step
+            self._forget_inner(name)
             raise
         finally:
             # Left by its end, by `break` or by an exception: later versions lie behind it.
@@ -138,6 +139,25 @@ class Loops:
         larger = n is not None and stored.total is not None and n > stored.total
         return (stored.done or (self.complete and not self.moved)) and not larger
 
+    def check_target(self, target: dict[str, Loop], version: int) -> None:
+        """UsageError unless this execution can go on from where version `version` was taken: in the loop that runs now, with
+        all that came before it done. Loops that were left can't be entered again."""
+        if not self._stack:
+            return
+        running = self._stack[0]
+        left = set(self._behind) - self._within.get(running, set())
+        done = {name for name, loop in target.items() if loop.done}
+        if running in done or not left <= done:
+            raise UsageError(
+                f"run.rollback({version}): that version was not taken in the loop {running!r} that runs now. "
+                f"Nothing was changed. End the program and use `holdfast rollback RUN {version}`: the next start goes on "
+                "from there."
+            )
+
+    def start_again(self) -> None:
+        """After a rollback outside of loops: those of the restored version may be entered, as at a start."""
+        self._entered.clear()
+
     def _forget_inner(self, name: str) -> None:
         """A new iteration of `name`: the loops in its body begin anew."""
         for inner in self._within.pop(name, ()):
@@ -158,6 +178,12 @@ class Loops:
         self._behind.pop(name, None)
         pacer.moved(step)
         return step
+
+    def leave_all(self) -> None:
+        """The program is complete although loops run: the steps they are in are their last, and done."""
+        for name in self._stack:
+            self._forget_inner(name)
+            self._behind[name] = Loop(self._at.pop(name) + 1, self._totals[name], done=True)
 
     def finish(self) -> None:
         """Let the rounds that are under way end (collective)."""

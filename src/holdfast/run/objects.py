@@ -112,8 +112,8 @@ class Objects:
     def add(self, entry: Entry) -> None:
         self._entries[entry.name] = entry
 
-    def drop(self, name: str) -> bool:
-        return self._entries.pop(name, None) is not None
+    def drop(self, name: str) -> Entry | None:
+        return self._entries.pop(name, None)
 
     def check_stale(self) -> None:
         """StaleObjectError for an array that the program no longer refers to: it was rebound, not filled."""

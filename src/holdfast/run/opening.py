@@ -129,10 +129,9 @@ def _prepare(url: str | os.PathLike[str], options: Options) -> str:
         grace = os.environ.get("HOLDFAST_SUPERVISED")
         if grace and holder.living:
             # Ranks whose supervisor is gone, found by the next supervisor's program: asked for a last checkpoint, ended.
-            from ..catalog import evict
+            from ..catalog.eviction import abandoned, evict
 
-            mine = os.getpid()
-            evict([p for p in holder.living if p.pid != mine], float(grace))
+            evict([p for p in holder.living if p.pid != os.getpid() and abandoned(p)], float(grace))
             holder = find_holder(store, options.lease)
         if holder is not None and not options.takeover:
             raise holder.error(where)

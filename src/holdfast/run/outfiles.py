@@ -21,7 +21,7 @@ _TAIL = 4096
 @dataclass
 class _Open:
     path: str  # absolute, as it was when the program opened it
-    handle: IO[Any]
+    handles: list[IO[Any]]
     before: int | None  # bytes that were there before the run first wrote to it; None if the record of it is damaged
     known: bool  # whether the version for which it was opened knew it
 
@@ -48,15 +48,15 @@ class OutFiles:
         self._check_one_name(name, path)
         earlier = self._files.get(name)
         if earlier is not None:  # again within one execution: nothing to cut
-            _flush(earlier.handle)
+            _flush(earlier.handles)
             before, known = earlier.before, earlier.known
         else:
             before, known = self._cut(name, path, stored, letter == "a", cut), stored is not None
         handle = open(  # noqa: SIM115 - the program closes it, or `close`
-            path, ("r+" if os.path.exists(path) else "w") + ("b" if "b" in mode else ""), **options
+            path, _how(letter, path) + ("b" if "b" in mode else ""), **options
         )
         handle.seek(0, os.SEEK_END)
-        self._files[name] = _Open(path, handle, before, known)
+        self._files[name] = _Open(path, [*(earlier.handles if earlier else []), handle], before, known)
         return handle
 
     def _check_one_name(self, name: str, path: str) -> None:
@@ -108,7 +108,7 @@ class OutFiles:
         known = {f.path: f for f in stored}
         for name, file in self._files.items():
             path = file.path
-            _flush(file.handle)  # first: what is still in the buffer lies behind the version as well
+            _flush(file.handles)  # first: what is still in the buffer lies behind the version as well
             if name in known:
                 if os.path.getsize(path) > known[name].nbytes:
                     cut_back(path, known[name].nbytes, known[name].tail, self._check_fence)
@@ -117,8 +117,9 @@ class OutFiles:
                 before = self._before(name, path) if file.before is None else file.before
                 cut_back(path, before, None, self._check_fence)
             # Else it is new in this execution: what the program has written so far, a heading perhaps, is its beginning.
-            if not file.handle.closed:
-                file.handle.seek(0, os.SEEK_END)
+            for handle in file.handles:
+                if not handle.closed:
+                    handle.seek(0, os.SEEK_END)
         self._settled = True
 
     def capture(self, carried: tuple[StoredFile, ...]) -> list[StoredFile]:
@@ -130,7 +131,7 @@ class OutFiles:
         for name, file in self._files.items():
             path = file.path
             try:
-                _flush(file.handle)
+                _flush(file.handles)
                 with open(path, "rb") as f:
                     os.fsync(f.fileno())
                     nbytes = os.fstat(f.fileno()).st_size
@@ -148,16 +149,22 @@ class OutFiles:
         """Close what the program left open. A failure is told, not raised: it would take the place of the error that the
         run is being closed for, and leave other files open. What the last version counts on is durable already."""
         for file in self._files.values():
-            try:
-                if not file.handle.closed:
-                    file.handle.close()
-            except OSError as error:
-                log.warning("the output file %r lost what was written after the last version: %s", file.path, error.strerror)
+            for handle in file.handles:
+                try:
+                    handle.close()
+                except OSError as error:
+                    log.warning("the output file %r lost what was written since the last version: %s", file.path, error)
 
 
-def _flush(handle: IO[Any]) -> None:
-    if not handle.closed:
-        handle.flush()
+def _flush(handles: list[IO[Any]]) -> None:
+    for handle in handles:
+        if not handle.closed:
+            handle.flush()
+
+
+def _how(letter: str, path: str) -> str:
+    """The mode to open with, the file having been cut: "w" must not cut again, and allows to seek."""
+    return "a" if letter == "a" else "r+" if os.path.exists(path) else "w"
 
 
 def find_stored(known: Iterable[StoredFile], name: str) -> StoredFile | None:

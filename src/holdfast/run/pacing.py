@@ -74,7 +74,9 @@ class Pacer:
         """The loop goes on from another step (rollback): rounds go on from there, on all ranks alike."""
         self.finish()
         self._start = self._next = self._begun = step
-        self._ahead = 1
+        self._ahead, self._taken = 1, -1
+        self._last = monotonic()
+        self._due = monotonic() + (self._seconds or 0)
 
     def finish(self) -> None:
         """Let the round under way end: MPI does not like being left with one. Bounded by the group's deadline."""
@@ -98,7 +100,9 @@ class Pacer:
         per_step = (now - self._last) / span
         mine = min(_AHEAD_STEPS, max(1, int(_AHEAD_SECONDS / max(per_step, 1e-9))))
         self._last = now
-        if not final:
-            self._begun, self._next = step, step + self._ahead
-            self._round = self._group.begin_max(self._wish(), mine)
+        self._begun, self._next = step, step + self._ahead
+        self._round = self._group.begin_max(self._wish(), mine)
+        if final:  # no head comes after this one: what was wished since the last round began is asked for here
+            wish = max(wish, self._round.wait()[0])
+            self._round = None
         return wish

@@ -6,7 +6,7 @@ is whole on *all* ranks, makes every protected object hold exactly its state, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -171,7 +171,7 @@ class Resume:
 
     # -- settling -------------------------------------------------------------------------------
 
-    def settle(self, protected: Objects, dropped: set[str]) -> PartReader | None:
+    def settle(self, protected: Objects, dropped: Container[str]) -> PartReader | None:
         """Find the newest candidate whole on all ranks and restore from it (collective).
 
         Returns this rank's reader of it, None to start from the beginning. Raises on all ranks alike: MismatchError,
@@ -186,14 +186,17 @@ class Resume:
             self._together_at_one()
             reader = self._open()
             findings = _Findings()
+            failed: Exception | None = None
             if reader is not None:
                 try:
                     findings = self._restore(reader, protected, dropped)
                 except DamageError as error:
                     findings = _Findings(damage=error.message)
+                except Exception as error:  # of the program's objects: all ranks are to hear of it
+                    failed = error
             elif self._candidates:
                 findings = _Findings(damage=self._skipped.get(self._index - 1, "no version is whole"))
-            exchanged = self._exchange([self._index, findings.damage, findings.mismatches])
+            exchanged = self._exchange([self._index, findings.damage, findings.mismatches], failed)
             if len({index for index, _, _ in exchanged}) > 1:
                 continue  # opening it, a rank found its own part damaged and moved on: all follow
             everyone = [_Findings(damage, mismatches) for _, damage, mismatches in exchanged]
@@ -218,10 +221,10 @@ class Resume:
         while self._index < target:
             self._advance(None)
 
-    def _exchange(self, mine: list[Any]) -> list[Any]:
-        return together(self._group, "settling which version to resume from", data=mine)
+    def _exchange(self, mine: list[Any], error: Exception | None = None) -> list[Any]:
+        return together(self._group, "settling which version to resume from", data=mine, error=error)
 
-    def _restore(self, reader: PartReader, protected: Objects, dropped: set[str]) -> _Findings:
+    def _restore(self, reader: PartReader, protected: Objects, dropped: Container[str]) -> _Findings:
         findings = _Findings()
         if self._recut:
             self.files()  # whole, or this candidate is passed over

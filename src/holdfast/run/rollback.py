@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..catalog import Snapshot, Version, list_versions
+from ..catalog import Snapshot, Version, list_versions, read_commit
 from ..errors import UsageError
 from ..group import from_root
 from .execution import Execution
@@ -16,6 +16,7 @@ def roll_back(x: Execution, version: int) -> None:
     found = from_root(x.group, "looking for the version to roll back to", lambda: candidates(Snapshot(x.store), version))
     assert isinstance(found, list)
     targets: list[Candidate] = [(name, digest) for name, digest in found]
+    loops = read_commit(x.store, "checkpoint", targets[0][0])[0].loops
     if not x.settled:
         x.resume.close()
         x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
@@ -26,16 +27,22 @@ def roll_back(x: Execution, version: int) -> None:
         if x.writer.carry is not None:
             x.writer.carry.close()
             x.writer.carry = None
+        for entry in x.dropped.values():
+            if entry is not None:
+                x.objects.add(entry)  # at that version it was not dropped yet
+        x.dropped.clear()
         x.writer.attempt = fence(x.store, x.group, x.writer.number)
         x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
         x.settled = False
         x.settle()
         x.loops.moved = True
 
+    x.loops.check_target(loops, version)
     if x.loops.active:
         x.rollback = carry_out
     else:
         carry_out()
+        x.loops.start_again()
 
 
 def candidates(snapshot: Snapshot, version: int) -> list[list[str]]:

@@ -64,7 +64,7 @@ class Run:
         again = name in x.objects
         entry = Entry(name, obj, shard, pickle, x.objects[name].late if again else x.settled)
         x.objects.add(entry)
-        x.dropped.discard(name)
+        x.dropped.pop(name, None)
         if not again:
             self._used = True
             self._provide(entry)
@@ -141,9 +141,10 @@ class Run:
         self._check("drop")
         x = self._x
         reader = x.writer.carry if x.settled else x.resume.reader
-        if not x.objects.drop(name) and (reader is None or name not in reader.objects):
+        entry = x.objects.drop(name)
+        if entry is None and (reader is None or name not in reader.objects):
             raise UsageError(f"run.drop({name!r}): there is no object of this name.", object=name)
-        x.dropped.add(name)
+        x.dropped[name] = entry
 
     # -- where it is -----------------------------------------------------------------------------
 
@@ -275,7 +276,7 @@ class Run:
     ) -> None:
         x = self._x
         try:
-            if error is None and self._used and not x.closed and not x.readonly:
+            if error is None and self._used and not x.closed and not x.readonly and not x.forked:
                 x.complete()
         except BaseException as last:
             x.end("failed", error=f"{type(last).__name__}: {last}")
@@ -289,5 +290,7 @@ class Run:
     def _check(self, call: str, writes: bool = True) -> None:
         if self._x.closed:
             raise UsageError(f"run.{call}: the run is closed.")
+        if self._x.forked:
+            raise UsageError(f"run.{call}: the run belongs to the process that opened it, of which this one is a child.")
         if writes and self._x.readonly:
             raise UsageError(f"run.{call}: the run was opened with mode='r', which never writes. Open it with mode='a'.")
