@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -256,3 +257,74 @@ def test_launch_raises_what_all_ranks_raise(comm, shared_tmp):
 
     with pytest.raises(ZeroDivisionError):
         holdfast.launch(main, shared_tmp / "run", comm=comm)
+
+
+def test_ranks_at_different_steps_write_no_version(comm, shared_tmp):
+    run = reopen(comm, shared_tmp)
+    u = run.protect("u", np.zeros(1))
+    run.checkpoint()
+    with pytest.raises(holdfast.UsageError, match="not at one step") if comm.size > 1 else nullcontext():
+        for _ in run.steps(5 + comm.rank, every=holdfast.steps(100)):
+            u += 1
+        run.complete()
+    comm.Barrier()
+    newest = run.versions[0]
+    assert same(comm, newest.complete) == (comm.size == 1)
+    assert same(comm, newest.number) == (1 if comm.size > 1 else 2)
+    leave(run)
+
+
+def test_shards_make_up_their_array(comm, shared_tmp):
+    size = comm.size
+    for shape, offset, text in (((4 * size,), (3 * comm.rank,), "overlap"), ((5 * size,), (4 * comm.rank,), "leave .* out")):
+        run = reopen(comm, shared_tmp, takeover=True)
+        x = run.protect("x", np.zeros(4), shard=holdfast.Shard(shape, offset))
+        with pytest.raises(holdfast.UsageError, match=text) if size > 1 else nullcontext():
+            run.ready()
+        x += 1
+        leave(run)
+
+
+def test_an_output_file_outlives_a_change_of_ranks(comm, shared_tmp):
+    """Also one that is opened in the loop only, and by another attempt than the next."""
+    path = os.path.join(shared_tmp, "o.txt")
+    run = reopen(comm, shared_tmp)
+    u = run.protect("u", np.zeros(1), shard=holdfast.Shard((comm.size,), (comm.rank,)))
+    out = None
+    for step in run.steps(4, every=EACH):
+        u += 1
+        if comm.rank == comm.size - 1:
+            out = out or run.file(path, "a")
+            out.write(f"{step}\n")
+    run.complete()
+    leave(run)
+    half = comm.Split(0 if comm.rank == 0 else 1)
+    if comm.rank == 0:
+        for n in (6, 8):
+            alone = holdfast.open(os.path.join(shared_tmp, "run"), comm=half, ranks_changed="accept", takeover=True)
+            u = alone.protect("u", np.zeros(comm.size), shard=holdfast.Shard((comm.size,), (0,)))
+            for step in alone.steps(n, every=EACH):
+                u += 1
+                if n == 8:
+                    out = alone.file(path, "a")
+                    out.write(f"{step}\n")
+            alone.complete()
+            alone.close()
+        with open(path) as f:
+            assert f.read().split() == ["0", "1", "2", "3", "6", "7"]
+        assert u.tolist() == [8.0] * comm.size
+    comm.Barrier()
+    half.Free()
+
+
+def test_a_signal_in_the_last_step(comm, shared_tmp):
+    run = reopen(comm, shared_tmp)
+    u = run.protect("u", np.zeros(1))
+    with pytest.raises(holdfast.Interrupted) as left:
+        for step in run.steps(3):
+            u += 1
+            if step == 2 and comm.rank == comm.size - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert same(comm, left.value.code) == 85
+    assert run.versions[0].step == 3
+    leave(run)

@@ -18,6 +18,7 @@ from .lineage import Snapshot
 class Version:
     """A version as listed. `status`: `current` (counts), `abandoned`, `damaged`, `fragment` (never committed).
     `step`: steps completed; `parent`: a version's number; `time`: of the commit, seconds since 1970; `seconds`: the stall;
+    `content`: a digest that equal states share;
     `bytes`: of the data files. What is not known of a damaged one or a fragment is None or 0."""
 
     name: str
@@ -35,6 +36,7 @@ class Version:
     complete: bool = False
     reason: str = ""
     label: str | None = None
+    content: str = ""
     problem: str | None = None
 
 
@@ -111,6 +113,7 @@ def _version(
         complete=commit.complete,
         reason=commit.reason,
         label=commit.label,
+        content=commit.index_digest,
     )
 
 

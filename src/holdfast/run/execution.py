@@ -20,10 +20,11 @@ from ..errors import (
     EXIT_LAST_CHECKPOINT_FAILED,
     HoldfastError,
     Interrupted,
+    StorageError,
     UsageError,
 )
 from ..format import StoredFile, parse_version
-from ..group import Group, from_root
+from ..group import Group, from_root, together
 from ..store import Store
 from . import objects
 from .checkpoint import Handle, Writer, report_failure
@@ -65,6 +66,7 @@ class Execution:
         self.step: int | None = None
         self.pending: Handle | None = None
         self.rollback: Callable[[], None] | None = None
+        self.foreign: tuple[StoredFile, ...] = ()  # output files of all ranks, if the restored version had other ranks
         self.closers: list[Callable[[], None]] = []
         self._owner = os.getpid()
 
@@ -100,7 +102,7 @@ class Execution:
             self.loops.resume(commit.loops, commit.complete)
             self.writer.carry = None if recut else reader
             self.writer.parent = self.resume.link
-        self.files.settle(self.resume.files())
+        self._settle_files()
         if not self.readonly:
             from_root(self.group, "sealing the base", self._seal)
         self.settled = True
@@ -108,6 +110,19 @@ class Execution:
             for name, why in self.restored.skipped:
                 log.warning("version %s was passed over: %s", name, why)
             log.info("resumes from version %d (step %s)", self.restored.version, self.restored.step)
+
+    def _settle_files(self) -> None:
+        """Cut output files back to the version; what goes wrong on one rank, all hear of."""
+        error: Exception | None = None
+        try:
+            found = self.resume.files()
+            self.foreign = found if self.resume.recut else ()
+            self.files.settle(found)
+        except OSError as failed:
+            error = StorageError(f"An output file could not be cut back: {failed}.", file=failed.filename)
+        except HoldfastError as failed:
+            error = failed
+        together(self.group, "cutting output files back", error=error)
 
     def _seal(self) -> None:
         """On rank 0."""
@@ -171,6 +186,8 @@ class Execution:
                 if stored.name not in self.objects and stored.name not in self.dropped
             ]
             carried = part.files
+        elif self.group.rank == 0:
+            carried = self.foreign  # for whichever rank will open them
         return items, self.files.capture(carried)
 
     def _leave(self, number: int) -> None:

@@ -41,6 +41,16 @@ class Shard:
                 )
 
 
+def check_text(call: str, text: object, most: int = 255) -> None:
+    """UsageError unless `text` is a string of 1 to `most` characters that can be stored."""
+    try:
+        if isinstance(text, str) and 0 < len(text) <= most and text.encode():
+            return
+    except UnicodeEncodeError:
+        pass
+    raise UsageError(f"{call}({text!r}): a text of 1 to {most} characters that UTF-8 can hold is needed.")
+
+
 @dataclass
 class Entry:
     """A protected object. `late`: first protected after the loop was entered."""

@@ -221,7 +221,8 @@ def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if params is None:
         return None
     try:
-        plain = json.loads(json.dumps(dict(params), allow_nan=False))
+        text = json.dumps(dict(params), allow_nan=False, ensure_ascii=False)
+        plain = json.loads(text.encode())
     except (TypeError, ValueError) as error:
         raise UsageError(f"holdfast.open(params=...): only plain values can be stored ({error}).") from None
     assert isinstance(plain, dict)

@@ -91,7 +91,7 @@ class Resume:
         """Fill an object from the current candidate if it is there and fits; a mismatch is for `settle` to report."""
         while (reader := self._open()) is not None:
             try:
-                if self._recut:
+                if self.recut:
                     self._fill_shard(entry)
                     return
                 stored = reader.objects.get(entry.name)
@@ -104,7 +104,7 @@ class Resume:
                 self._advance(error.message)
 
     @property
-    def _recut(self) -> bool:
+    def recut(self) -> bool:
         """Whether the version was written by another number of ranks (accepted when the run was opened)."""
         return self._commit is not None and self._commit.ranks != self._group.size
 
@@ -119,7 +119,7 @@ class Resume:
         """The output files that the current candidate knows: this rank's, or those of all ranks if these have been other
         in number. DamageError."""
         reader = self._open()
-        if reader is None or not self._recut:
+        if reader is None or not self.recut:
             return reader.part.files if reader else ()
         assert self._commit is not None
         found: list[StoredFile] = []
@@ -226,7 +226,7 @@ class Resume:
 
     def _restore(self, reader: PartReader, protected: Objects, dropped: Container[str]) -> _Findings:
         findings = _Findings()
-        if self._recut:
+        if self.recut:
             self.files()  # whole, or this candidate is passed over
             for entry in protected:
                 if (why := self._fill_shard(entry)) is not None:

@@ -16,7 +16,7 @@ from ..policy import Every
 from .checkpoint import Handle
 from .execution import Execution
 from .loops import DEFAULT
-from .objects import Entry, Shard
+from .objects import Entry, Shard, check_text
 from .outfiles import find_stored
 from .resume import Restored
 from .transaction import Transaction
@@ -53,8 +53,7 @@ class Run:
         does not fit is reported by `steps` or `ready`, on all ranks at once; after those, MismatchError here.
         """
         self._check("protect", writes=False)
-        if not isinstance(name, str) or not 0 < len(name) <= 255:
-            raise UsageError(f"run.protect({name!r}): a name of 1 to 255 characters is needed.")
+        check_text("run.protect", name)
         state.check(name, obj, pickle=pickle)
         if shard is not None:
             if not isinstance(shard, Shard):
@@ -73,6 +72,9 @@ class Run:
     def _provide(self, entry: Entry) -> None:
         x = self._x
         if not x.settled:
+            x.resume.provide(entry)
+            return
+        if x.restored is not None and x.resume.recut and entry.shard is not None and not x.writer.written:
             x.resume.provide(entry)
             return
         carry = x.writer.carry
@@ -128,8 +130,9 @@ class Run:
         self._used = True
         x = self._x
         name = os.path.normpath(os.fspath(path))
+        check_text("run.file", name, 4096)
         if x.settled:
-            known = x.writer.carry.part.files if x.writer.carry else ()
+            known = (x.writer.carry.part.files if x.writer.carry else ()) + x.foreign
         else:
             known = x.resume.known_files()
         stored = find_stored(known, name)

@@ -12,6 +12,7 @@ from .. import state
 from ..engine import Item
 from ..errors import CheckpointError, RankError, UsageError
 from ..group import together
+from .objects import check_text
 
 if TYPE_CHECKING:
     from .execution import Execution
@@ -24,8 +25,7 @@ class Transaction:
     """
 
     def __init__(self, run: Execution, label: str) -> None:
-        if not label or len(label) > 255:
-            raise UsageError(f"run.transaction({label!r}): a label of 1 to 255 characters is needed.")
+        check_text("run.transaction", label)
         self._run, self.label = run, label
         self._items: dict[str, Item] = {}
         self._open = False
@@ -35,8 +35,7 @@ class Transaction:
         """Put a value under `name` (local). It is copied: what becomes of `obj` afterwards does not matter."""
         if not self._open:
             raise UsageError(f"txn.put({name!r}) outside of its `with` block.", object=name)
-        if not isinstance(name, str) or not 0 < len(name) <= 255:
-            raise UsageError(f"txn.put({name!r}): a name of 1 to 255 characters is needed.")
+        check_text("txn.put", name)
         encoded = state.encode(obj, root=False, name=name)
         copies = [np.array(b, copy=True) for b in encoded.buffers]
         self._items[name] = Item(name, encoded.kind, False, None, encoded.tree, copies)

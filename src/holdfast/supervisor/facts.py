@@ -126,9 +126,19 @@ def facts_of(url: str, catalog: Catalog, own: set[int]) -> RunFacts:
         rival=f"attempt {rival.number}, {rival.holder}" if rival else None,
         version=head.number if head else None,
         step=head.step if head else None,
-        gained=sum(v.attempt in own for v in catalog.lineage),
+        gained=_gained(catalog, own),
         safe=head.time if head else None,
     )
+
+
+def _gained(catalog: Catalog, own: set[int]) -> int:
+    """How many versions of the lineage these attempts wrote; none if the newest holds what the one before them held: a
+    program that writes a version and then dies, each time at the same step, gets nowhere."""
+    written = [v for v in catalog.lineage if v.attempt in own]
+    before = next((v for v in catalog.lineage if v.attempt not in own), None)
+    if written and before is not None and (written[0].step, written[0].content) == (before.step, before.content):
+        return 0
+    return len(written)
 
 
 def _lives(attempt: Attempt) -> bool:
