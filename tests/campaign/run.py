@@ -109,6 +109,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that parts end what they have started
     logging.getLogger("holdfast").addHandler(logging.NullHandler())
     print(f"campaign: parts {', '.join(p for p in PARTS if p in parts)}, seed {args.seed}, in {args.dir}", flush=True)
+    args.dir.mkdir(parents=True, exist_ok=True)
     source = _source()
     results = {}
     for name, (title, part) in PARTS.items():
