@@ -53,7 +53,7 @@ class HoldfastError(Exception):
         self.causes = causes
 
     def __str__(self) -> str:
-        others = [c for c in self.causes if c.message != self.message]
+        others = [c for c in self.causes if c.message not in self.message]  # what it says already
         return "\n  ".join([self.message, *map(str, others)])
 
     def to_wire(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ METHODS = {"write_text", "write_bytes", "read_text", "read_bytes", "touch", "tof
 ALLOWED = {
     ("run/outfiles.py", "*"): "the program's own output files, not the run's storage",
     ("run/opening.py", "_report"): "the supervisor's report file, outside the run",
-    ("run/opening.py", "_prepare"): "looks, once, whether a directory that holds no run is empty; reads names only",
+    ("run/signals.py", "_handle"): "says on stderr that a signal was heard",
     ("config.py", "_file"): "reads holdfast.toml",
     ("catalog/process.py", "*"): "reads /proc",
     ("catalog/eviction.py", "*"): "reads /proc and closes a pid's descriptor",

@@ -288,3 +288,32 @@ def test_records_of_attempts_that_are_gone(start):
     assert run.protect("u", np.zeros(1))[0] == 1
     run.ready()
     assert run.attempt == 2
+
+
+UNFINISHED = """
+    run = holdfast.open("run")
+    u = run.protect("u", np.zeros(1))
+    for step in run.steps(3):
+        u += 1
+"""
+
+
+def test_a_program_that_ends_without_completing_is_told_so(tmp_path):
+    done = execute(program(tmp_path, UNFINISHED), tmp_path)
+    assert done.returncode == 0
+    assert "is not complete. There is no version" in done.stderr and "run.complete()" in done.stderr
+    finished = execute(program(tmp_path, UNFINISHED + "    run.complete()\n"), tmp_path)
+    assert (finished.returncode, finished.stderr) == (0, "")
+
+
+def test_a_copy_is_not_held_by_who_holds_the_original(start, tmp_path):
+    run = start()
+    u = run.protect("u", np.ones(1))
+    run.checkpoint()
+    shutil.copytree(run.url, tmp_path / "copy")
+    with holdfast.open(tmp_path / "copy") as copy:
+        assert copy.protect("u", np.zeros(1)) == u
+    link = tmp_path / "link"
+    link.symlink_to(run.url)
+    with pytest.raises(holdfast.RunInUseError):
+        holdfast.open(link)

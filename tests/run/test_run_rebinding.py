@@ -243,3 +243,16 @@ def test_two_generators_by_name(start):
     a, b = run.rng(1), run.rng(2, name="other")
     run.ready()
     assert (a.random(), b.random()) == expected
+
+
+def test_the_namespace_shares_no_memory_with_other_objects(start):
+    """A resume would make two arrays of what was one."""
+    run = start()
+    u, s = run.protect("u", np.zeros(5)), run.state(v=None)
+    s.v = u[1:3]
+    with pytest.raises(holdfast.UsageError, match="shares its memory with the object protected as 'u'"):
+        run.checkpoint()
+    s.v = u[1:3].copy()
+    s.w = s.v  # within the namespace one array stays one
+    run.checkpoint()
+    assert run._x.newest == 2

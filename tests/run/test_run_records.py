@@ -95,7 +95,7 @@ def test_put_takes_supported_values_only_and_only_inside(start):
         txn.put("x", 1)
     with pytest.raises(holdfast.UsageError, match="name"), run.transaction("r") as txn:
         txn.put("", 1)
-    with pytest.raises(holdfast.UsageError, match="label"):
+    with pytest.raises(holdfast.UsageError, match="transaction"):
         run.transaction("")
     assert run.versions == []
 

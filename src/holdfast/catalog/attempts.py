@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..errors import DamageError, FencedError, RunInUseError, StorageError
 from ..format import RECORD_LIMIT, Link, attempt_key, decode_record, encode_record, parse_attempt
-from ..format.keys import MAX_NUMBER
+from ..format.keys import MAX_NUMBER, RUN_KEY
 from ..format.records import count, field, seconds
 from ..store import KeyExistsError, KeyMissingError, Store
 from .process import Process
@@ -52,6 +53,7 @@ class Attempt(NamedTuple):
     base: Base | None = None
     end: End | None = None
     damaged: str | None = None
+    where: str | None = None  # the directory as the holder knew it
 
 
 def list_attempts(store: Store) -> dict[int, set[str]]:
@@ -101,6 +103,7 @@ def _fence_values(body: dict[str, Any], key: str) -> dict[str, Any]:
         "first_version": count(body, "first_version", key, least=1),
         "ranks": count(body, "ranks", key, least=1),
         "holder": Process.parse(body.get("holder")),
+        "where": where if isinstance(where := body.get("where"), str) else None,
         "processes": tuple(map(Process.parse, field(body, "processes", list, key))),
     }
 
@@ -158,6 +161,8 @@ def find_holder(store: Store, lease: float) -> Holder | None:
     if "end" in found[number]:
         return None
     attempt = read_attempt(store, number, found[number])
+    if attempt.where is not None and _is_copy(store, attempt.where):
+        return None  # who holds the original does not hold this
     everyone = {p for p in (attempt.holder, *attempt.processes) if p is not None}
     living = tuple(sorted((p for p in everyone if p.here and p.alive), key=lambda p: p.pid))
     if living:
@@ -174,6 +179,15 @@ def find_holder(store: Store, lease: float) -> Holder | None:
     host = attempt.holder.host if attempt.holder else "an unknown host"
     text = f"attempt {number} on {host} gave a sign {age:.0f} s ago (its lease ends after {lease:.0f} s without one)"
     return Holder(number, (), text)
+
+
+def _is_copy(store: Store, where: str) -> bool:
+    """Whether the run is a copy of one that is still there: with its records it has copied its holder's."""
+    here = getattr(store, "location", None)
+    try:
+        return here is not None and os.path.exists(os.path.join(where, RUN_KEY)) and not os.path.samefile(here, where)
+    except OSError:
+        return False
 
 
 # -- the four records -----------------------------------------------------------------------
@@ -201,6 +215,7 @@ def put_fence(
             "ranks": ranks,
             "holder": holder,
             "processes": list(processes),
+            "where": str(getattr(store, "location", "")) or None,
         }
         with contextlib.suppress(KeyExistsError):
             store.put(attempt_key(number, "json"), encode_record(body)[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Any
 
 import click
@@ -17,6 +19,9 @@ class _Group(click.Group):
     """Turns Holdfast's errors into one message on stderr and exit code 1; others keep their traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # names may hold what the terminal's encoding does not
         try:
             return super().invoke(ctx)
         except HoldfastError as error:

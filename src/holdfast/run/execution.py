@@ -5,9 +5,12 @@ All methods are collective unless they say otherwise; they are called in the sam
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import sys
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +41,19 @@ from .signals import Interrupts, signal_name
 log = logging.getLogger("holdfast")
 
 
+def _remind(there: weakref.ref[Execution]) -> None:
+    """At the program's end: a run that nobody has closed or completed."""
+    x = there()
+    if x is None or x.closed or x.forked or x.left or not x.settled or "HOLDFAST_SUPERVISED" in os.environ:
+        return
+    newest = f"A start goes on from version {x.newest}" if x.newest else "There is no version: a start begins anew"
+    print(
+        f"holdfast: the program has ended and the run {x.url} is not complete. {newest}. "
+        "If the program is done, let it say so: `with holdfast.open(...) as run:`, or run.complete().",
+        file=sys.stderr,
+    )
+
+
 class Execution:
     """What one rank knows of an execution. `attempt` 0: opened for reading. `fence(first_version)` takes a new
     attempt (for rollback); `closers` are called at the end."""
@@ -59,7 +75,8 @@ class Execution:
         self.dropped: dict[str, Entry | None] = {}  # names given up, and what was protected by them
         self.files = OutFiles(store, group.rank, self._check_fence)
         self.loops = Loops()
-        self.interrupts = Interrupts()
+        # Under a supervisor, that tells what goes on.
+        self.interrupts = Interrupts(loud=group.rank == 0 and "HOLDFAST_SUPERVISED" not in os.environ)
         self.writer = Writer(store, group, attempt, next_number, options.keep, options.threads)
         self.settled = self.closed = self.told = False
         self.restored: Restored | None = None
@@ -69,6 +86,9 @@ class Execution:
         self.foreign: tuple[StoredFile, ...] = ()  # output files of all ranks, if the restored version had other ranks
         self.closers: list[Callable[[], None]] = []
         self._owner = os.getpid()
+        self.left = False  # whether the program has said how it ends
+        if group.rank == 0 and attempt:
+            atexit.register(_remind, weakref.ref(self))
 
     @property
     def readonly(self) -> bool:
@@ -177,6 +197,8 @@ class Execution:
         if not final:  # at the end the function that held the arrays may have returned; the loop's end has looked
             self.objects.check_stale()
         items = [entry.item() for entry in self.objects]
+        if any(item.kind == "state" and item.buffers for item in items):
+            objects.check_aliases(items)
         carried: tuple[StoredFile, ...] = ()
         if self.writer.carry is not None:
             part = self.writer.carry.part
@@ -209,6 +231,7 @@ class Execution:
             if self.group.rank == 0:
                 log.error("%s: the last checkpoint failed: %s", name, error)
         self.interrupts.pending = 0
+        self.left = True
         raise Interrupted(code, name, self.newest) from error
 
     @property
@@ -230,6 +253,7 @@ class Execution:
             self.take("final", complete=True)
             self.loops.complete, self.loops.moved = True, False
         self.end("complete")
+        self.left = True
 
     def end(self, outcome: str, signal: str | None = None, error: str | None = None) -> None:
         """Record how this attempt ended, once, by rank 0 (local). Failing to is no harm: that no process lives tells as

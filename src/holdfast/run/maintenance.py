@@ -108,7 +108,7 @@ def show(url: Url, version: int | None = None) -> dict[str, Any]:
                     "name": o.name,
                     **state.describe(reader.tree(o)),
                     "kind": o.kind,
-                    "bytes": o.nbytes,
+                    "bytes": o.nbytes or len(o.tree or b""),
                     "late": o.late,
                     "shard": None if o.shard is None else {"global_shape": o.shard[0], "offset": o.shard[1]},
                 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def check_text(call: str, text: object, most: int = 255) -> None:
             return
     except UnicodeEncodeError:
         pass
-    raise UsageError(f"{call}({text!r}): a text of 1 to {most} characters that UTF-8 can hold is needed.")
+    raise UsageError(f"{call}({text!r}): a name of 1 to {most} characters that UTF-8 can hold is needed.")
 
 
 @dataclass
@@ -136,6 +137,28 @@ class Objects:
                     f"after rebinding, or keep it in a namespace: s = run.state({entry.name}=...); s.{entry.name} = f(...).",
                     object=entry.name,
                 )
+
+
+def check_aliases(items: Sequence[Item]) -> None:
+    """UsageError if an attribute of `run.state` shares memory with another protected object.
+
+    A resume gives the namespace an array of its own, and what was one array would be two from then on.
+    """
+    spaces = [(_address(b), b.nbytes, i) for i, item in enumerate(items) for b in item.buffers if b.nbytes]
+    spaces.sort()
+    for (at, nbytes, i), (other_at, _, j) in pairwise(spaces):
+        if i != j and other_at < at + nbytes and "state" in (items[i].kind, items[j].kind):
+            other = items[j if items[i].kind == "state" else i].name
+            raise UsageError(
+                f"An attribute of run.state shares its memory with the object protected as {other!r}. "
+                "After a resume they would be two. The last checkpoint is safe. Keep the array in one of the two places, or "
+                "a copy of it in the namespace.",
+                object=other,
+            )
+
+
+def _address(buffer: np.ndarray[Any, Any]) -> int:
+    return int(buffer.__array_interface__["data"][0])
 
 
 def load(reader: PartReader, name: str) -> Any:

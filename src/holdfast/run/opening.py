@@ -17,8 +17,7 @@ from ..format.keys import RUN_KEY
 from ..format.records import FORMAT, RECORD_LIMIT
 from ..group import SERIAL, Group, from_root, launcher_ranks, make_group, together
 from ..policy import Keep
-from ..store import KeyMissingError, Store, open_store, syscalls
-from ..store.failures import failing
+from ..store import KeyMissingError, Store, open_store
 from .execution import Execution
 from .fencing import Heartbeat, fence
 from .resume import Resume
@@ -113,15 +112,12 @@ def _prepare(url: str | os.PathLike[str], options: Options) -> str:
     """On rank 0: the directory, the run's identity, and nobody else in it. Returns its absolute path."""
     store = open_store(url, create=True)
     where = _where(store)
-    if not store.exists(RUN_KEY) and not store.list("attempts"):
-        with failing("list", "", where, writes=False):  # names of all kinds: `store.list` shows only what can be keys
-            others = [name for name, _ in syscalls.scandir(where) if not name.startswith(".")]
-        if others:
-            raise UsageError(
-                f"{where!r} is not empty and holds no run ({others[0]!r} is there). Nothing was changed. "
-                "Name a directory of its own for the run, such as runs/heat.",
-                file=where,
-            )
+    if not store.exists(RUN_KEY) and not store.list("attempts") and (others := store.strangers()):
+        raise UsageError(
+            f"{where!r} is not empty and holds no run ({others[0]!r} is there). Nothing was changed. "
+            "Name a directory of its own for the run, such as runs/heat.",
+            file=where,
+        )
     store.sync_root()
     _identify(store)
     holder = find_holder(store, options.lease)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -13,13 +14,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Interrupts:
-    """The handlers of one run. `pending` is the number of the signal that asked, 0 if none did.
+    """The handlers of one run. `pending` is the number of the signal that asked, 0 if none did; `loud`: whether
+    to say on stderr that it was heard.
 
     Handlers can be set in the main thread only; elsewhere `install` does nothing. A signal that was ignored
     (nohup, a background job) stays ignored; an earlier handler of the program's is called too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loud: bool = False) -> None:
+        self.loud = loud
         self.pending = 0
         self._owner = os.getpid()
         self._earlier: dict[int, Any] = {}
@@ -62,6 +65,12 @@ class Interrupts:
             os.kill(os.getpid(), number)
             return
         if self._listening:
+            if self.loud and not self.pending:
+                # Not by logging: its locks may be held by what the signal has interrupted.
+                name = signal_name(number)
+                text = f"holdfast: {name}: a last checkpoint at the loop's next head, then out; again to leave at once\n"
+                with contextlib.suppress(OSError):
+                    os.write(2, text.encode())
             self.pending = self.pending or number
         if callable(earlier) and earlier is not signal.default_int_handler:
             earlier(number, frame)

@@ -130,6 +130,11 @@ class PosixStore:
         kinds = (stat.S_IFDIR, stat.S_IFREG)
         return sorted(name for name, kind in self._scan(prefix) if kind in kinds and is_component(name))
 
+    def strangers(self) -> Names:
+        """Sorted names of all kinds directly below the root, also such as can't be keys, but hidden ones: for telling a
+        directory that is somebody else's from an empty one."""
+        return sorted(name for name, _ in self._scan("") if not name.startswith("."))
+
     def tree(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Key and size in bytes of every regular file below, in the order of keys. See `Store.tree`."""
         top = self._path(check_prefix(prefix))
