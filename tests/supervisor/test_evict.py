@@ -18,7 +18,8 @@ from holdfast.errors import RunInUseError
 
 MODULE = importlib.import_module("holdfast.catalog.eviction")
 LEAVES = (
-    "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *a: (print('asked', flush=True), sys.exit(7)))\n"
+    # os.write: the handler may come while `print('up')` is at work, and a second print would be a reentrant call
+    "import os, signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *a: (os.write(1, b'asked\\n'), sys.exit(7)))\n"
 )
 STAYS = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
