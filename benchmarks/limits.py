@@ -27,7 +27,7 @@ class Way:
         return f"{'direct' if self.direct else 'buffered'}, {self.threads} thread(s), {self.request // MiB} MiB"
 
 
-WAYS = [Way(d, t, r * MiB) for d in (True, False) for t in (1, 2, 4) for r in (4, 16)]
+WAYS = [Way(d, t, r * MiB) for d in (True, False) for t in (1, 2, 3, 4) for r in (4, 16)]
 
 
 def aligned(nbytes: int) -> np.ndarray:
