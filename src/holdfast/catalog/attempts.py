@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -161,8 +160,8 @@ def find_holder(store: Store, lease: float) -> Holder | None:
     if "end" in found[number]:
         return None
     attempt = read_attempt(store, number, found[number])
-    if attempt.where is not None and _is_copy(store, attempt.where):
-        return None  # who holds the original does not hold this
+    if attempt.where is not None and store.is_copy(attempt.where, RUN_KEY):
+        return None  # with its records it has copied its holder's, who holds the original
     everyone = {p for p in (attempt.holder, *attempt.processes) if p is not None}
     living = tuple(sorted((p for p in everyone if p.here and p.alive), key=lambda p: p.pid))
     if living:
@@ -179,15 +178,6 @@ def find_holder(store: Store, lease: float) -> Holder | None:
     host = attempt.holder.host if attempt.holder else "an unknown host"
     text = f"attempt {number} on {host} gave a sign {age:.0f} s ago (its lease ends after {lease:.0f} s without one)"
     return Holder(number, (), text)
-
-
-def _is_copy(store: Store, where: str) -> bool:
-    """Whether the run is a copy of one that is still there: with its records it has copied its holder's."""
-    here = getattr(store, "location", None)
-    try:
-        return here is not None and os.path.exists(os.path.join(where, RUN_KEY)) and not os.path.samefile(here, where)
-    except OSError:
-        return False
 
 
 # -- the four records -----------------------------------------------------------------------
@@ -215,7 +205,7 @@ def put_fence(
             "ranks": ranks,
             "holder": holder,
             "processes": list(processes),
-            "where": str(getattr(store, "location", "")) or None,
+            "where": store.location,
         }
         with contextlib.suppress(KeyExistsError):
             store.put(attempt_key(number, "json"), encode_record(body)[0])

@@ -137,6 +137,9 @@ class Store(Protocol):
     def list(self, prefix: str) -> Names:
         """Sorted names of the components directly below; empty if there are none. What is no key is left out."""
 
+    def is_copy(self, where: str, key: str) -> bool:
+        """Whether the place that was called `where` is another one than this, and has the object `key` too."""
+
     def tree(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Key and size in bytes of every object below, in the order of keys."""
 

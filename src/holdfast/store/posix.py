@@ -135,6 +135,16 @@ class PosixStore:
         directory that is somebody else's from an empty one."""
         return sorted(name for name, _ in self._scan("") if not name.startswith("."))
 
+    def is_copy(self, where: str, key: str) -> bool:
+        """Whether `where` is another directory than this store's root, and has the object `key` too."""
+        try:
+            # With the dot a link to the directory counts as the directory.
+            here, there = syscalls.lstat(f"{self.location}/."), syscalls.lstat(f"{where}/.")
+            syscalls.lstat(f"{where}/{key}")
+        except (OSError, ValueError):
+            return False
+        return (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino)
+
     def tree(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Key and size in bytes of every regular file below, in the order of keys. See `Store.tree`."""
         top = self._path(check_prefix(prefix))
