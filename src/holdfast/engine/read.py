@@ -7,7 +7,6 @@ ten thousand small objects cost a few reads.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -21,6 +20,7 @@ from ..format.keys import COMMIT_NAME, GROUP_RANKS, ROOT_NAME, group_name
 from ..store import KeyMissingError, Reader, Store
 from ..store.aligned import empty as aligned_empty
 from ..store.base import Bytes
+from .workers import work_through
 
 REQUEST = 2 * BLOCK  # bytes read at once
 _WINDOW = 1 << 20
@@ -158,36 +158,13 @@ class _Job:
 
     def __init__(self, owner: PartReader, reader: Reader, buffer: StoredBuffer, out: Bytes | None, name: str) -> None:
         self.owner, self.reader, self.buffer, self.out, self.name = owner, reader, buffer, out, name
-        self._starts = iter(range(0, buffer.nbytes, REQUEST))
-        self._lock = threading.Lock()
-        self._error: BaseException | None = None
 
     def run(self) -> None:
-        workers = min(self.owner.threads, -(-self.buffer.nbytes // REQUEST))
-        helpers = [
-            threading.Thread(target=self._work, name="holdfast-read", daemon=True) for _ in range(workers - 1)
-        ]
-        for helper in helpers:
-            helper.start()
-        self._work()
-        for helper in helpers:
-            helper.join()
-        if self._error is not None:
-            raise self._error
+        requests = range(0, self.buffer.nbytes, REQUEST)
+        work_through(requests, self.owner.threads, lambda: aligned_empty(REQUEST), self._read)
 
-    def _work(self) -> None:
-        try:
-            staging = aligned_empty(REQUEST)
-            while self._error is None:
-                with self._lock:
-                    start = next(self._starts, None)
-                if start is None:
-                    return
-                self._read(start, min(start + REQUEST, self.buffer.nbytes), staging)
-        except BaseException as error:
-            self._error = self._error or error
-
-    def _read(self, start: int, stop: int, staging: Bytes) -> None:
+    def _read(self, start: int, staging: Bytes) -> None:
+        stop = min(start + REQUEST, self.buffer.nbytes)
         # Rounded up to whole pages, as direct I/O asks: a data file is a multiple of 4096 long.
         offset = self.buffer.offset + start
         nbytes = stop - start

@@ -9,7 +9,6 @@ that overlaps with the other worker's write; writing from the program's memory i
 from __future__ import annotations
 
 import bisect
-import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from ..format.blocks import block_count, place
 from ..store import Store, Writer
 from ..store.aligned import empty as aligned_empty
 from ..store.base import Bytes
+from .workers import work_through
 
 SPAN = 4 << 20
 TREE_INLINE = 4096  # bytes; a larger structure is stored as a buffer
@@ -80,37 +80,16 @@ class _Job:
     def __init__(self, writer: Writer, buffers: Sequence[Bytes], offsets: Sequence[int], size: int) -> None:
         self.writer, self.buffers, self.offsets, self.size = writer, buffers, offsets, size
         self.digests = [bytearray(DIGEST_BYTES * block_count(b.nbytes)) for b in buffers]
-        self._spans = iter(range(0, size, SPAN))
-        self._lock = threading.Lock()
-        self._error: BaseException | None = None
 
     def run(self, threads: int) -> list[bytes]:
-        helpers = [
-            threading.Thread(target=self._work, name="holdfast-write", daemon=True)
-            for _ in range(min(threads, -(-self.size // SPAN)) - 1)
-        ]
-        for helper in helpers:
-            helper.start()
-        self._work()
-        for helper in helpers:
-            helper.join()
-        if self._error is not None:
-            raise self._error
+        spans = range(0, self.size, SPAN)
+        work_through(spans, threads, lambda: aligned_empty(min(SPAN, self.size)), self._write)
         return [bytes(d) for d in self.digests]
 
-    def _work(self) -> None:
-        try:
-            staging = aligned_empty(min(SPAN, self.size))
-            while self._error is None:
-                with self._lock:
-                    start = next(self._spans, None)
-                if start is None:
-                    return
-                stop = min(start + SPAN, self.size)
-                self._fill(staging[: stop - start], start, stop)
-                self.writer.write(start, staging[: stop - start])
-        except BaseException as error:
-            self._error = self._error or error
+    def _write(self, start: int, staging: Bytes) -> None:
+        stop = min(start + SPAN, self.size)
+        self._fill(staging[: stop - start], start, stop)
+        self.writer.write(start, staging[: stop - start])
 
     def _fill(self, staging: Bytes, start: int, stop: int) -> None:
         """Put the file's bytes from `start` to `stop` into `staging`; digest the blocks that begin there."""

@@ -1,0 +1,43 @@
+"""A few threads that share a counter of spans: whoever is free takes the next."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def work_through(spans: range, threads: int, begin: Callable[[], T], work: Callable[[int, T], None]) -> None:
+    """Call `work(start, own)` for each start in `spans`, by at most `threads` threads of which the caller is one.
+
+    `begin()` makes what a thread has for itself (staging memory). After an error no further span is begun; the first one is
+    raised when all threads have ended. Bulk work in here releases the GIL, so that threads are enough.
+    """
+    starts = iter(spans)
+    lock = threading.Lock()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            own = begin()
+            while not errors:
+                with lock:
+                    start = next(starts, None)
+                if start is None:
+                    return
+                work(start, own)
+        except BaseException as error:
+            errors.append(error)
+
+    helpers = [
+        threading.Thread(target=run, name="holdfast-io", daemon=True) for _ in range(min(threads, len(spans)) - 1)
+    ]
+    for helper in helpers:
+        helper.start()
+    run()
+    for helper in helpers:
+        helper.join()
+    if errors:
+        raise errors[0]
