@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Before NumPy is imported: its thread pools would compete with ranks and helper processes for the cores.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -11,6 +12,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Options of the library that the developer's shell has set must not decide what the tests see.
 for _name in [n for n in os.environ if n.startswith("HOLDFAST_")]:
     del os.environ[_name]
+
+# A shell's background job, or nohup, has them ignored, and so would every program that a test starts.
+for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 from hypothesis import settings  # noqa: E402
 
