@@ -292,3 +292,17 @@ def test_complete_within_a_loop_ends_the_step(tmp_path):
                     run.complete()
                     break
     assert u[0] == 20
+
+
+def test_complete_within_an_inner_loop(tmp_path, recwarn):
+    with holdfast.open(tmp_path / "run") as run:
+        u = run.protect("u", np.zeros(1))
+        for _ in run.steps(3, name="outer"):
+            for _ in run.steps(3, name="inner"):
+                u += 1
+                run.complete()
+                break
+            break
+    assert u[0] == 1
+    assert run.versions[0].complete
+    assert not recwarn.list

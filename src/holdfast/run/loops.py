@@ -117,7 +117,7 @@ class Loops:
             if name in at:
                 self._behind[name] = Loop(at.pop(name), n, done=True)
             if self._stack:
-                run.step = at[self._stack[-1]]
+                run.step = at.get(self._stack[-1], run.step)  # not there if the inner body has completed the run
             else:
                 run.interrupts.leave()
 
