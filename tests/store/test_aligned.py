@@ -1,19 +1,16 @@
-"""Page-aligned memory and its pool."""
+"""Page-aligned memory."""
 
 import gc
-import threading
 
 import numpy as np
 import pytest
 
-from holdfast.errors import DeadlineError, UsageError
-from holdfast.store.aligned import Pool, address, empty, is_aligned
+from holdfast.store.aligned import address, empty, is_aligned
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 4095, 4096, 2 << 20, (5 << 20) + 3])
-@pytest.mark.parametrize("warm", [False, True])
-def test_empty_is_aligned_zero_and_writable(nbytes, warm):
-    array = empty(nbytes, warm=warm)
+def test_empty_is_aligned_zero_and_writable(nbytes):
+    array = empty(nbytes)
     assert array.shape == (nbytes,)
     assert array.dtype == np.uint8
     assert not array.any()
@@ -38,21 +35,3 @@ def test_aligned_means_offset_length_and_address():
     assert not is_aligned(0, array[:4095])
     assert not is_aligned(0, array[1:4097])
     assert not is_aligned(0, array[:0])
-
-
-def test_pool_reuses_and_is_bounded():
-    pool = Pool(8192, 2)
-    first, second = pool.take(), pool.take()
-    assert address(first) != address(second)
-    with pytest.raises(DeadlineError, match="2 buffers"):
-        pool.take(timeout=0.05)
-    threading.Timer(0.05, pool.give, (first,)).start()
-    with pool.lend(timeout=30) as again:
-        assert address(again) == address(first)
-    with pytest.raises(ZeroDivisionError), pool.lend():
-        _ = 1 // 0
-    with pool.lend(timeout=1) as again:
-        assert address(again) == address(first)
-    for wrong in ((0, 1), (1, 0)):
-        with pytest.raises(UsageError):
-            Pool(*wrong)
