@@ -36,7 +36,7 @@ class ThreadGroup:
 
     def _receive(self, source: int, what: str, patience: int) -> bytes:
         try:
-            return self.queues[source, self.rank].get(timeout=0.3 * patience)
+            return self.queues[source, self.rank].get(timeout=1.0 * patience)
         except queue.Empty:
             raise DeadlineError(f"{what}: rank {source} stayed away") from None
 

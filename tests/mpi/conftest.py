@@ -58,11 +58,15 @@ def same_outcome(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def comm(same_outcome: None) -> Iterator[MPI.Intracomm]:
-    """A communicator of all ranks for this test alone: what a failed test left in flight meets no other."""
+def comm(same_outcome: None, request: pytest.FixtureRequest) -> Iterator[MPI.Intracomm]:
+    """A communicator of all ranks for this test alone: what a failed test left in flight meets no other.
+
+    After a failure it is kept: MPI may still be at work on it, and freeing it then ends the process.
+    """
     duplicate = MPI.COMM_WORLD.Dup()
     yield duplicate
-    duplicate.Free()
+    if not request.node.stash.get(FAILED, False):
+        duplicate.Free()
 
 
 @pytest.fixture

@@ -230,7 +230,7 @@ def test_a_fenced_attempt_is_told_on_all(comm, shared_tmp):
 
 
 def test_a_rank_that_stays_away_is_named(comm, shared_tmp):
-    run = reopen(comm, shared_tmp, timeout=1)
+    run = reopen(comm, shared_tmp, timeout=5)
     run.ready()
     if comm.size > 1 and comm.rank == 0:
         with pytest.raises(holdfast.HoldfastError, match="rank"):
