@@ -147,7 +147,7 @@ class Faults:
             more = {"flags": args[1]}
         elif name in ("pwrite", "pread"):
             more = {"offset": args[2], "nbytes": memoryview(args[1]).nbytes}
-        elif name == "fallocate":
+        elif name in ("fallocate", "ftruncate"):
             more = {"nbytes": args[1]}
         elif name in ("link", "rename_new"):
             more = {"to": args[1]}

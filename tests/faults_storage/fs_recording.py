@@ -43,7 +43,7 @@ class Recording:
         self._undo: list[tuple[Any, str, Any]] = []
 
     def __enter__(self) -> Recording:
-        for name in ("open", "pwrite", "fallocate", "fsync", "link", "rename_new", "unlink", "mkdir", "rmdir"):
+        for name in ("open", "pwrite", "fallocate", "ftruncate", "fsync", "link", "rename_new", "unlink", "mkdir", "rmdir"):
             self._replace(syscalls, name, getattr(self, f"_{name}")(getattr(syscalls, name)))
         for name, what in (("put", "stored"), ("delete", "deleted"), ("delete_tree", "deleted"), ("sync_root", "names")):
             self._replace(PosixStore, name, self._promise(getattr(PosixStore, name), what))
@@ -84,6 +84,8 @@ class Recording:
             self.ops.append(Op("size", self._paths[fd], offset=nbytes))
 
         return call
+
+    _ftruncate = _fallocate
 
     def _fsync(self, real: Callable[..., None]) -> Callable[..., None]:
         def call(fd: int) -> None:

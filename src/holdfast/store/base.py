@@ -61,10 +61,12 @@ class KeyMissingError(StorageError):
 
 
 class Writer(Protocol):
-    """A large object on its way. As a context manager it aborts unless `finish` has returned."""
+    """A large object on its way. As a context manager it aborts unless `finish` has returned.
+
+    `nbytes`: its size in bytes; None if that is said only by `finish`."""
 
     key: str
-    nbytes: int
+    nbytes: int | None
 
     @property
     def direct(self) -> bool:
@@ -73,8 +75,8 @@ class Writer(Protocol):
     def write(self, offset: int, data: Data) -> None:
         """Write all of `data` at `offset` bytes. Threads may write disjoint ranges at the same time."""
 
-    def finish(self) -> None:
-        """Make the object durable. All writes must have returned before."""
+    def finish(self, nbytes: int | None = None) -> None:
+        """Make the object durable, `nbytes` bytes long if its size was not given before. All writes must have returned."""
 
     def abort(self) -> None:
         """Give the object up and remove what there is of it. Raises nothing; nothing after `finish`."""
@@ -128,8 +130,9 @@ class Store(Protocol):
     def get(self, key: str, limit: int) -> bytes:
         """The whole object. `KeyMissingError`; `DamageError` if it has more than `limit` bytes or is no regular one."""
 
-    def create(self, key: str, nbytes: int) -> Writer:
-        """Begin a large object of `nbytes` bytes under its own name. `KeyExistsError` if the key is taken."""
+    def create(self, key: str, nbytes: int | None) -> Writer:
+        """Begin a large object of `nbytes` bytes (None: `finish` will say) under its own name. `KeyExistsError` if the key
+        is taken."""
 
     def open(self, key: str) -> Reader:
         """Open an object for reading in parts. `KeyMissingError`; `DamageError` if it is no regular object."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
+NO_FALLOCATE = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+AHEAD = 64 << 20  # bytes reserved beyond what is written to a file whose size is not known
 
 
 def close_quietly(fd: int) -> None:
@@ -101,9 +103,10 @@ class _Handles:
 class FileWriter:
     """A file created under its own name. As a context manager it aborts unless `finish` has returned."""
 
-    def __init__(self, key: str, path: str, nbytes: int, fd: int, sync_directory: Callable[[], None]) -> None:
+    def __init__(self, key: str, path: str, nbytes: int | None, fd: int, sync_directory: Callable[[], None]) -> None:
         self.key, self.nbytes = key, nbytes
         self._path = path
+        self._reserved, self._reserving = 0, threading.Lock()
         self._handles = _Handles(path, os.O_WRONLY, fd)
         self._sync_directory = sync_directory
         self._done = False
@@ -112,6 +115,27 @@ class FileWriter:
     def direct(self) -> bool:
         """True if writes with offset, length and address in multiples of 4096 bypass the page cache."""
         return self._handles.direct() >= 0
+
+    def reserve(self, nbytes: int) -> None:
+        """Have room for the first `nbytes` bytes, where the file system can (called with the size, or as the file grows).
+
+        A direct write beyond a file's end waits for all others, one into reserved room does not. OSError: no room.
+        """
+        with self._reserving:
+            if nbytes <= self._reserved:
+                return
+            for wanted in (nbytes + AHEAD, nbytes) if self.nbytes is None else (nbytes,):
+                try:
+                    syscalls.fallocate(self._handles.buffered, wanted)
+                except OSError as error:
+                    if error.errno in NO_FALLOCATE:
+                        wanted = 1 << 62  # never tried again
+                    elif wanted > nbytes:
+                        continue  # what is not needed yet may not fit
+                    else:
+                        raise
+                self._reserved = wanted
+                return
 
     def write(self, offset: int, data: Data) -> None:
         """Write all of `data`, C-contiguous, at `offset` bytes. Threads may write disjoint ranges at the same time.
@@ -124,6 +148,8 @@ class FileWriter:
             raise UsageError(f"{self.key} takes contiguous data at an offset of 0 or more; nothing was written")
         rest = np.frombuffer(view, np.uint8) if view.nbytes else np.empty(0, np.uint8)
         with self._handles.use(self.key), failing("write", self.key, self._path, writes=True):
+            if self.nbytes is None:
+                self.reserve(offset + rest.nbytes)
             while rest.nbytes:
                 fd = self._handles.choose(offset, rest)
                 try:
@@ -138,10 +164,16 @@ class FileWriter:
                 # after a short write the rest is seldom aligned, and then goes through the buffered descriptor
                 rest, offset = rest[n:], offset + n
 
-    def finish(self) -> None:
-        """Make file and name durable, and close. All writes must have returned before. Raises `StorageError`, after
+    def finish(self, nbytes: int | None = None) -> None:
+        """Make file and name durable, and close; `nbytes`: the size, if it was not known before. All writes must have
+        returned. Raises `StorageError`, after
         which only `abort` is of use: the kernel reports lost data once, a second fsync would lie."""
+        if (nbytes is None) == (self.nbytes is None):
+            raise UsageError(f"{self.key}: a file's size is given once, to `create` or to `finish`; it is not finished")
         with self._handles.use(self.key), failing("make durable", self.key, self._path, writes=True):
+            if nbytes is not None:
+                syscalls.ftruncate(self._handles.buffered, nbytes)
+                self.nbytes = nbytes
             syscalls.fsync(self._handles.buffered)
             self._sync_directory()
         self._done = True

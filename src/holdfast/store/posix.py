@@ -8,7 +8,6 @@ look is not defended against, since it could as well write the files.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import time
@@ -28,7 +27,6 @@ from holdfast.store.keys import TEMPORARY, check_key, check_prefix, is_component
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO's open would block otherwise
-_NO_FALLOCATE = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
 class PosixStore:
@@ -101,19 +99,15 @@ class PosixStore:
 
     # -- large objects ----------------------------------------------------------------------
 
-    def create(self, key: str, nbytes: int) -> FileWriter:
+    def create(self, key: str, nbytes: int | None) -> FileWriter:
         """Begin a file of `nbytes` bytes, its space reserved where the file system can. See `Store.create`."""
         path = self._writable(key)
         with failing("create", key, path, writes=True):
             fd = self._open_new(key, path)
             writer = FileWriter(key, path, nbytes, fd, lambda: self._directories.sync(parent(key)))
             try:
-                if nbytes > 0:
-                    syscalls.fallocate(fd, nbytes)
-            except OSError as error:
-                if error.errno not in _NO_FALLOCATE:
-                    writer.abort()
-                    raise
+                if nbytes:
+                    writer.reserve(nbytes)
             except BaseException:
                 writer.abort()
                 raise

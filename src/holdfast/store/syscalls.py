@@ -13,7 +13,7 @@ import stat as _stat
 from typing import Any
 
 __all__ = [
-    "close", "fallocate", "fsync", "fstat", "link", "lstat", "mkdir", "open", "pread", "pwrite",
+    "close", "fallocate", "fsync", "fstat", "ftruncate", "link", "lstat", "mkdir", "open", "pread", "pwrite",
     "rename_new", "rmdir", "scandir", "unlink", "utime",
 ]  # fmt: skip
 
@@ -51,6 +51,10 @@ def fallocate(fd: int, nbytes: int) -> None:
     while call(fd, 0, ctypes.c_int64(0), ctypes.c_int64(nbytes)) != 0:
         if ctypes.get_errno() != errno.EINTR:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def ftruncate(fd: int, nbytes: int) -> None:
+    os.ftruncate(fd, nbytes)
 
 
 def link(old: str, new: str) -> None:
