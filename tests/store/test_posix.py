@@ -403,6 +403,12 @@ def direct_calls(trace, name):
     return [call for call in trace.calls if call.name == name and call.path in opened]
 
 
+def forget(store, key):
+    """Drop a durable file from the page cache."""
+    with open(f"{store.location}/{key}", "rb") as f:
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def test_aligned_requests_are_direct_where_the_file_system_takes_them(store):
     with store.create("k", 16_384) as writer, Faults() as trace:
         assert writer.direct
@@ -411,11 +417,71 @@ def test_aligned_requests_are_direct_where_the_file_system_takes_them(store):
         writer.finish()
     assert sum(call.name == "open" and bool(call.flags & os.O_DIRECT) for call in trace.calls) == 1
     with store.open("k") as reader, Faults() as trace:
-        reader.read(100, np.empty(5, np.uint8))
-        assert direct_calls(trace, "pread") == []
         reader.read(4096, empty(4096))
-        assert len(direct_calls(trace, "pread")) == 2
+        assert len(direct_calls(trace, "pread")) == 1
         assert reader.direct
+        reader.read(100, np.empty(5, np.uint8))
+        assert [call.name for call in trace.calls].count("pread") == 2
+
+
+def stored(store, key, nbytes):
+    data = np.random.default_rng(1).integers(0, 256, nbytes, np.uint8)
+    with store.create(key, nbytes) as writer:
+        writer.write(0, data)
+        writer.finish()
+    return data
+
+
+def test_what_the_page_cache_has_is_taken_from_there(store):
+    data = stored(store, "k", 1 << 20)
+    forget(store, "k")
+    with store.open("k") as reader, Faults() as trace:
+        out = empty(1 << 20)
+        reader.read(0, out)
+        assert [call.name for call in trace.calls] == ["open", "pread_cached", "pread"], "cold: asked once, then direct"
+        assert np.array_equal(out, data)
+    with open(f"{store.location}/k", "rb") as f:
+        f.read()
+    with store.open("k") as reader, Faults() as trace:
+        out = empty(1 << 20)
+        for at in range(0, 1 << 20, 1 << 18):
+            reader.read(at, out[at : at + (1 << 18)])
+        assert [call.name for call in trace.calls if call.name != "open"] == ["pread_cached"] * 4
+        assert np.array_equal(out, data)
+
+
+def test_after_a_miss_the_page_cache_is_left_alone_for_a_while(store):
+    stored(store, "k", 1 << 18)
+    forget(store, "k")
+    with store.open("k") as reader, Faults(match=named("pread_cached")) as trace:
+        for at in range(0, 1 << 18, 4096):
+            forget(store, "k")
+            reader.read(at, empty(4096))
+    assert trace.count <= 2 + 64 // 16
+
+
+@pytest.mark.parametrize("part", [4096, 8192, 5000])
+def test_what_the_page_cache_has_in_part_is_completed(store, part):
+    data = stored(store, "k", 65_536)
+    forget(store, "k")
+    with open(f"{store.location}/k", "rb", buffering=0) as f:
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # nothing more than what is asked for
+        os.pread(f.fileno(), part, 0)
+    out = empty(65_536)
+    with store.open("k") as reader:
+        reader.read(0, out)
+    assert np.array_equal(out, data)
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.EIO])
+def test_where_the_page_cache_can_not_be_asked_the_disk_is(store, code):
+    data = stored(store, "k", 65_536)
+    out = empty(65_536)
+    with Faults("error", errno=code, match=named("pread_cached")) as faults, store.open("k") as reader:
+        for at in range(0, 65_536, 4096):
+            reader.read(at, out[at : at + 4096])
+    assert faults.fired == 1
+    assert np.array_equal(out, data)
 
 
 @pytest.mark.parametrize("where", ["open", "request"])
@@ -438,6 +504,7 @@ def test_buffered_where_the_file_system_refuses(store, where):
             writer.finish()
             assert not writer.direct
         out = empty(16_384)
+        forget(store, "k")
         with store.open("k") as reader:
             reader.read(0, out)
             assert not reader.direct
@@ -467,6 +534,7 @@ def test_short_writes_and_reads_are_continued(store, part):
         store.put("a/small", data[:10_000].tobytes())
     assert faults.fired == 2
     out = empty(65_536)
+    forget(store, "a/k")
     with Faults("short", at=1, part=part, match=named("pread")) as faults, store.open("a/k") as reader:
         reader.read(0, out)
     assert faults.fired == 1

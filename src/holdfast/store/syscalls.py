@@ -13,7 +13,7 @@ import stat as _stat
 from typing import Any
 
 __all__ = [
-    "close", "fallocate", "fsync", "fstat", "ftruncate", "link", "lstat", "mkdir", "open", "pread", "pwrite",
+    "close", "fallocate", "fsync", "fstat", "ftruncate", "link", "lstat", "mkdir", "open", "pread", "pread_cached", "pwrite",
     "rename_new", "rmdir", "scandir", "unlink", "utime",
 ]  # fmt: skip
 
@@ -37,6 +37,11 @@ def pwrite(fd: int, data: Any, offset: int) -> int:
 
 def pread(fd: int, out: Any, offset: int) -> int:
     return os.preadv(fd, [out], offset)
+
+
+def pread_cached(fd: int, out: Any, offset: int) -> int:
+    """What the page cache has; BlockingIOError if that is nothing."""
+    return os.preadv(fd, [out], offset, os.RWF_NOWAIT)
 
 
 def fsync(fd: int) -> None:
