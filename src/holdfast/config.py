@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import ConfigError
 from .policy import Keep
+from .units import parse_bytes
 
 FILE = "holdfast.toml"
 PREFIX = "HOLDFAST_"
@@ -31,6 +32,13 @@ class Options:
     timeout: float = 600.0  # seconds a collective call waits for other ranks
     lease: float = 60.0  # seconds after which a holder on another host that gives no sign counts as dead
     threads: int = 4  # threads that digest and write, or read and verify, on each rank
+    capture: str = "auto"  # "auto" | "copy" | "cow" | "reference" | "direct": how the state is frozen
+    staging: int | None = None  # bytes of memory for captured state; None ("auto"): the state's size, within bounds
+    arena: str = "auto"  # "auto" | "private" | "shared": the kind of that memory; shared where a helper can't read private
+    incremental: str = "auto"  # "auto" | "pages" | "blocks" | "off": what is not written again
+    max_chain: int = 16  # versions that reading one may touch
+    overlap: str = "wait"  # "wait" | "skip" a checkpoint that is due while another is in flight | "off": none is ever in flight
+    engine: str = "thread"  # "thread" | "process": who digests and writes
 
 
 def _choice(*names: str) -> Callable[[Any], Any]:
@@ -63,6 +71,21 @@ def _threads(value: Any) -> int:
     return int(value)
 
 
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or int(value) != float(value) or not 1 <= int(value) <= 1000:
+        raise ValueError("a whole number from 1 to 1000 is needed")
+    return int(value)
+
+
+def _staging(value: Any) -> int | None:
+    if value in (None, "auto"):
+        return None
+    nbytes = parse_bytes(value)
+    if nbytes < 16 << 20:
+        raise ValueError("at least 16 MiB are needed")
+    return nbytes
+
+
 def _keep(value: Any) -> Keep:
     if isinstance(value, Keep):
         return value
@@ -85,6 +108,13 @@ _PARSE: dict[str, Callable[[Any], Any]] = {
     "timeout": _positive,
     "lease": _positive,
     "threads": _threads,
+    "capture": _choice("auto", "copy", "cow", "reference", "direct"),
+    "staging": _staging,
+    "arena": _choice("auto", "private", "shared"),
+    "incremental": _choice("auto", "pages", "blocks", "off"),
+    "max_chain": _count,
+    "overlap": _choice("wait", "skip", "off"),
+    "engine": _choice("thread", "process"),
 }
 
 

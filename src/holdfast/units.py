@@ -12,6 +12,24 @@ def bytes_text(n: float) -> str:
     raise AssertionError
 
 
+def parse_bytes(text: object) -> int:
+    """A number of bytes: an integer, or a number with a unit (`512MiB`, `1.5 GiB`, `100 MB`, `4k`). ValueError."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    words = str(text).strip()
+    number = words.rstrip("BbiIkKmMgGtT ")
+    unit = words[len(number) :].strip().lower()
+    factors = {"": 1, "b": 1}
+    for i, letter in enumerate("kmgt", 1):
+        factors |= {letter: 1024**i, f"{letter}ib": 1024**i, f"{letter}b": 1000**i}
+    if unit not in factors:
+        raise ValueError(f"{text!r} is no number of bytes: write 536870912, '512MiB' or '0.5 GiB'")
+    try:
+        return int(float(number) * factors[unit])
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no number of bytes: write 536870912, '512MiB' or '0.5 GiB'") from None
+
+
 def seconds_text(s: float) -> str:
     """`s` seconds as text: 0.0042 -> '4.2 ms', 75 -> '1 min 15 s'."""
     if s < 0:

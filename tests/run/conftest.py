@@ -26,6 +26,14 @@ def without_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.store.syscalls.fsync", lambda fd: None)
 
 
+@pytest.fixture(autouse=True)
+def landed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that dies has its last version durable, or it would depend on the disk from which step it resumes. Modules with
+    IN_FLIGHT test that it need not be."""
+    if not getattr(request.module, "IN_FLIGHT", False):
+        monkeypatch.setenv("HOLDFAST_OVERLAP", "off")
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """`start(**options)` opens the run of the test. One that was opened before and not closed has died without a word."""

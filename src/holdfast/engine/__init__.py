@@ -3,12 +3,16 @@
 Knows nothing of users' objects, of MPI, or of directories: items in, items out, through `store` and `group`.
 """
 
+from .flight import Flight
 from .index import open_part, read_groups, read_part
-from .publish import Published, publish
+from .part import write_part
+from .plan import Base, Item, Plan
+from .publish import Parcel, Published, publish
 from .read import PartReader, Source
-from .write import Item, write_part
+from .units import Written
+from .write import ThreadWriting, Writing
 
 __all__ = [
     "open_part", "read_groups", "read_part", "Published", "publish", "PartReader", "Source",
-    "Item", "write_part",
+    "Base", "Flight", "Item", "Parcel", "Plan", "ThreadWriting", "Writing", "Written", "write_part",
 ]  # fmt: skip

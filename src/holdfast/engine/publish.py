@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from ..catalog import Commit, check_fence
+from ..catalog import Commit, check_fence, check_refs
 from ..errors import (
     Cause,
     CheckpointError,
+    DamageError,
     DeadlineError,
     FencedError,
     HoldfastError,
@@ -30,12 +31,15 @@ from ..errors import (
 from ..format import Group, Link, Part, digest_hex
 from ..format.index import encode_group, encode_root
 from ..format.keys import COMMIT_NAME, GROUP_RANKS, ROOT_NAME, data_name, group_name
+from ..format.layers import versions_used
 from ..group import Group as Ranks
 from ..store import Store
+from .sharing import Share, merge
 
 log = logging.getLogger("holdfast")
 
 # Errors that are not the storage's but the program's or another attempt's: raised as themselves.
+_TOTALS = ("objects", "bytes", "state")
 _AS_THEY_ARE = {cls.__name__ for cls in (FencedError, StaleObjectError, UnsupportedError, UsageError)}
 
 
@@ -46,8 +50,19 @@ class Published(NamedTuple):
     link: Link
 
 
-def publish(store: Store, ranks: Ranks, draft: Commit, began: float, write: Callable[[str], Part]) -> Published:
-    """Write and commit the version that `draft` describes (collective; `began`: time.perf_counter() at the start).
+class Parcel(NamedTuple):
+    """What a rank has written where there are replicated objects: its share of them, and how its index is made when those of
+    all ranks are known (see `sharing`)."""
+
+    share: Share
+    part: Callable[[dict[str, Any]], Part]
+
+
+def publish(
+    store: Store, ranks: Ranks, draft: Commit, write: Callable[[str], Part], shared: Callable[[str], Parcel] | None = None
+) -> Published:
+    """Write and commit the version that `draft` describes (collective). `shared` in place of `write`, on all ranks alike,
+    where there are replicated objects.
 
     `write(key)` writes this rank's data file and returns its index, durable. `draft`'s numbers of objects and
     bytes and its index are filled in here. Raises on all ranks alike: FencedError, or CheckpointError with every
@@ -56,6 +71,8 @@ def publish(store: Store, ranks: Ranks, draft: Commit, began: float, write: Call
     first = ranks.rank - ranks.rank % GROUP_RANKS
     members = range(first, min(first + GROUP_RANKS, ranks.size))
     leaders = range(0, ranks.size, GROUP_RANKS)
+    if shared is not None:
+        write = _share(ranks, draft, shared)
     message = _attempt(ranks.rank, lambda: _data(store, ranks, draft, write))
     # Every rank goes all the way, also one that has waited in vain: a late rank must find each call made, in order.
     parts, late = _gather(ranks, message, members, f"data of version {draft.version}")
@@ -64,7 +81,7 @@ def publish(store: Store, ranks: Ranks, draft: Commit, began: float, write: Call
         message = late or _attempt(ranks.rank, lambda: _group(store, draft, first, parts))
         groups, late = _gather(ranks, message, leaders, f"indexes of version {draft.version}")
         if ranks.rank == 0:
-            answer = late or _attempt(ranks.rank, lambda: _root(store, draft, groups, began))
+            answer = late or _attempt(ranks.rank, lambda: _root(store, draft, groups))
             answer = _blame_fence(store, draft, ranks.rank, answer)
     answer = ranks.broadcast(answer, range(ranks.size), f"commit of version {draft.version}", patience=3)
     try:
@@ -74,12 +91,38 @@ def publish(store: Store, ranks: Ranks, draft: Commit, began: float, write: Call
     commit = draft._replace(
         objects=body["objects"],
         nbytes=body["nbytes"],
+        state=body["state"],
+        refs=tuple(Link(*ref) for ref in body["refs"]),
         created=body["created"],
-        seconds=body["seconds"],
         index_bytes=body["index_bytes"],
         index_digest=body["index_digest"],
     )
     return Published(commit, Link(commit.name, body["digest"]))
+
+
+def _share(ranks: Ranks, draft: Commit, write: Callable[[str], Parcel]) -> Callable[[str], Part]:
+    """Write, and tell all ranks where the blocks of replicated objects are; returns what makes this rank's index of it.
+
+    The ranks exchange what they have or what has failed, so that all are through with it when this returns.
+    """
+    key, parcels = f"{draft.path}/{data_name(ranks.rank)}", []
+
+    def written() -> dict[str, Any]:
+        parcels.append(write(key))
+        return {"share": parcels[0].share}
+
+    message = _attempt(ranks.rank, written)
+    everyone, what = range(ranks.size), f"replicated objects of version {draft.version}"
+    found, late = _gather(ranks, message, everyone, what)
+    answer = b""
+    if ranks.rank == 0:
+        answer = late or _attempt(0, lambda: merge([m["share"] for m in _open(found)]))
+    answer = ranks.broadcast(answer, everyone, what, patience=2)
+
+    def part(_: str) -> Part:
+        return parcels[0].part(_open([answer])[0])
+
+    return part
 
 
 def _gather(ranks: Ranks, message: bytes, members: range, what: str) -> tuple[list[bytes], bytes]:
@@ -99,7 +142,23 @@ def _data(store: Store, ranks: Ranks, draft: Commit, write: Callable[[str], Part
     part = write(f"{draft.path}/{data_name(ranks.rank)}")
     where: list[Any] = [draft.step, sorted([name, *loop] for name, loop in draft.loops.items())]
     where += [draft.kind, draft.version, draft.label, draft.complete]
-    return {"part": part.encode(), "objects": len(part.objects), "bytes": part.nbytes, "where": where}
+    _check_sources(store, part)
+    return {
+        "part": part.encode(),
+        "objects": len(part.objects),
+        "bytes": part.nbytes,
+        "state": sum(o.nbytes for o in part.objects),
+        "refs": sorted(versions_used(part)),
+        "where": where,
+    }
+
+
+def _check_sources(store: Store, part: Part) -> None:
+    """Each data file that the index refers to is there and of the right size: a link that broke since it was made."""
+    for source in part.sources:
+        key = f"versions/{source.version}/{data_name(source.rank)}"
+        if source.digest and (size := store.size(key)) != source.nbytes:
+            raise DamageError(f"{key}, to which this version refers, has {size} bytes instead of {source.nbytes}", file=key)
 
 
 def _group(store: Store, draft: Commit, first: int, messages: list[bytes]) -> dict[str, Any]:
@@ -108,28 +167,36 @@ def _group(store: Store, draft: Commit, first: int, messages: list[bytes]) -> di
     store.put(f"{draft.path}/{group_name(first // GROUP_RANKS)}", data)
     line = [group.first, group.ranks, group.nbytes, group.header, group.digest]
     where = _one_place(found)
-    totals = {key: sum(m[key] for m in found) for key in ("objects", "bytes")}
-    return {"group": line, "where": where, **totals}
+    totals = {key: sum(m[key] for m in found) for key in _TOTALS}
+    return {"group": line, "where": where, "refs": _refs(found), **totals}
 
 
-def _root(store: Store, draft: Commit, messages: list[bytes], began: float) -> dict[str, Any]:
+def _refs(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The versions that any of them refers to, newest first: (name, digest of the commit)."""
+    return sorted({(name, digest) for m in found for name, digest in m["refs"]}, reverse=True)
+
+
+def _root(store: Store, draft: Commit, messages: list[bytes]) -> dict[str, Any]:
     found = _open(messages)
     _one_place(found)
     root = encode_root([Group(*m["group"]) for m in found])
     store.put(f"{draft.path}/{ROOT_NAME}", root)
+    refs = _refs(found)
     known: dict[str, Any] = {
         "objects": sum(m["objects"] for m in found),
         "nbytes": sum(m["bytes"] for m in found),
+        "state": sum(m["state"] for m in found),
         "created": time.time(),
-        "seconds": time.perf_counter() - began,
         "index_bytes": len(root),
         "index_digest": digest_hex(root),
     }
-    record, digest = draft._replace(**known).encode()
+    links = tuple(Link(*ref) for ref in refs)
+    record, digest = draft._replace(**known, refs=links).encode()
+    check_refs(store, links)
     check_fence(store, draft.attempt)
     store.put(f"{draft.path}/{COMMIT_NAME}", record)
     check_fence(store, draft.attempt)
-    return {**known, "digest": digest}
+    return {**known, "refs": refs, "digest": digest}
 
 
 def _blame_fence(store: Store, draft: Commit, rank: int, answer: bytes) -> bytes:

@@ -37,17 +37,19 @@ class Block(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """`nbytes`: a multiple of 4096, at most UNIT. `how`: by which capture strategy its memory is frozen."""
+    """`nbytes`: a multiple of 4096, at most UNIT. `how`: by which capture strategy its memory is frozen. `mine`: whether this
+    rank writes it; one that another rank writes is only digested."""
 
     nbytes: int
     pieces: Sequence[Piece]
     blocks: Sequence[Block]
     how: str = "copy"
+    mine: bool = True
 
     @property
     def skippable(self) -> bool:
         """Whether it needs not be written if all its blocks are as before."""
-        return all(b.known is not None for b in self.blocks)
+        return not self.mine or all(b.known is not None for b in self.blocks)
 
 
 class Written(NamedTuple):

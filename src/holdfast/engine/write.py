@@ -1,116 +1,159 @@
-"""Buffers -> blocks -> one data file: digest and write in spans, in threads, through staging memory.
+"""Units -> one data file, by threads of this process: digest, compare, write.
 
-The file is cut into spans of 4 MiB. Each worker takes the next span, digests the blocks that begin in
-it straight from the program's memory, gathers what belongs into its staging buffer (page-aligned,
-as direct I/O asks; the program's arrays are not) and writes it in one request. Staging costs a memcpy
-that overlaps with the other worker's write; writing from the program's memory instead would need it aligned.
+Workers take units in the order in which they were put. One that has to be written in any case gets its place in the file as
+it is taken, so that a version that is written whole stands there in order; one that may turn out unchanged gets it when
+its digests are known. Memory that is aligned and whole, as an arena's is, is written as it stands; other memory is gathered
+in a worker's staging buffer first, as direct I/O asks.
 """
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Sequence
-from typing import NamedTuple
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-import numpy as np
-
-from ..format import BLOCK, DIGEST_BYTES, Part, StoredBuffer, StoredFile, StoredObject, digest
-from ..format.blocks import block_count, place
+from ..errors import UsageError
+from ..format import digest
 from ..store import Store, Writer
 from ..store.aligned import empty as aligned_empty
+from ..store.aligned import is_aligned
 from ..store.base import Bytes
-from .workers import work_through
-
-SPAN = 4 << 20
-TREE_INLINE = 4096  # bytes; a larger structure is stored as a buffer
+from .units import UNIT, Unit, Written
 
 
-class Item(NamedTuple):
-    """An object to write: its structure and its buffers (one-dimensional uint8, contiguous)."""
+class Writing(Protocol):
+    """A data file on its way."""
 
-    name: str
-    kind: str
-    late: bool
-    shard: tuple[tuple[int, ...], tuple[int, ...]] | None
-    tree: bytes
-    buffers: Sequence[Bytes]
+    def put(self, number: int, unit: Unit, release: Callable[[], None]) -> None:
+        """Have unit `number` written; its memory must not change until `release` is called, from any thread."""
 
+    def begin(self) -> None:
+        """Start writing what was put; before, nothing competes with the program's own threads."""
 
-def write_part(
-    store: Store, key: str, rank: int, items: Sequence[Item], files: Sequence[StoredFile], threads: int
-) -> Part:
-    """Write all items' buffers to the data file `key`; durable when this returns (local).
+    def finish(self) -> tuple[list[Written], int]:
+        """Wait for all units and make the file durable: what became of each, by number, and the file's size in bytes.
 
-    The buffers must not change meanwhile. Raises StorageError; then the file is gone, or unreachable.
-    """
-    spilled = [len(item.tree) > TREE_INLINE for item in items]
-    per_item: list[list[Bytes]] = [
-        [*item.buffers, np.frombuffer(item.tree, np.uint8)] if spill else list(item.buffers)
-        for item, spill in zip(items, spilled, strict=True)
-    ]
-    buffers = [b for group in per_item for b in group]
-    offsets, size = place(b.nbytes for b in buffers)
-    writer = store.create(key, size)
-    try:
-        digests = _Job(writer, buffers, offsets, size).run(threads)
-        writer.finish()
-    except BaseException:
-        writer.abort()
-        raise
-    stored = iter(
-        StoredBuffer(offset, b.nbytes, name) for offset, b, name in zip(offsets, buffers, digests, strict=True)
-    )
-    objects = tuple(
-        StoredObject(
-            item.name,
-            item.kind,
-            item.late,
-            item.shard,
-            None if spill else item.tree,
-            tuple(next(stored) for _ in group),
-        )
-        for item, group, spill in zip(items, per_item, spilled, strict=True)
-    )
-    return Part(rank, size, objects, tuple(files))
+        Raises StorageError; then `abort`."""
+
+    def abort(self) -> None:
+        """Give the file up and remove it. Raises nothing; nothing after `finish`."""
 
 
-class _Job:
-    """One data file being written by a few workers that share a counter of spans."""
+class ThreadWriting:
+    """Writes with `threads` threads, of which one is the caller of `finish`. `expected`: the file's size if no unit can be
+    skipped, else None."""
 
-    def __init__(self, writer: Writer, buffers: Sequence[Bytes], offsets: Sequence[int], size: int) -> None:
-        self.writer, self.buffers, self.offsets, self.size = writer, buffers, offsets, size
-        self.digests = [bytearray(DIGEST_BYTES * block_count(b.nbytes)) for b in buffers]
+    def __init__(self, store: Store, key: str, expected: int | None, threads: int) -> None:
+        self._writer: Writer = store.create(key, expected)
+        self._exact = expected is not None
+        self._threads = threads
+        self._queue: deque[tuple[int, Unit, Callable[[], None]]] = deque()
+        self._changed = threading.Condition()
+        self._results: dict[int, Written] = {}
+        self._size = 0
+        self._closed = False  # no unit comes any more
+        self._error: BaseException | None = None
+        self._workers: list[threading.Thread] = []
 
-    def run(self, threads: int) -> list[bytes]:
-        spans = range(0, self.size, SPAN)
-        work_through(spans, threads, lambda: aligned_empty(min(SPAN, self.size)), self._write)
-        return [bytes(d) for d in self.digests]
+    def put(self, number: int, unit: Unit, release: Callable[[], None]) -> None:
+        with self._changed:
+            self._queue.append((number, unit, release))
+            self._changed.notify()
 
-    def _write(self, start: int, staging: Bytes) -> None:
-        stop = min(start + SPAN, self.size)
-        self._fill(staging[: stop - start], start, stop)
-        self.writer.write(start, staging[: stop - start])
+    def begin(self) -> None:
+        if not self._workers:
+            self._workers = [
+                threading.Thread(target=self._work, name="holdfast-write", daemon=True) for _ in range(self._threads - 1)
+            ]
+            for worker in self._workers:
+                worker.start()
 
-    def _fill(self, staging: Bytes, start: int, stop: int) -> None:
-        """Put the file's bytes from `start` to `stop` into `staging`; digest the blocks that begin there."""
-        i = max(bisect.bisect_right(self.offsets, start) - 1, 0)
-        at = start
-        while i < len(self.buffers) and self.offsets[i] < stop:
-            buffer, offset = self.buffers[i], self.offsets[i]
-            first, last = max(start - offset, 0), min(stop - offset, buffer.nbytes)
-            if first < last:
-                self._digest(i, first, last)
-                if offset + first > at:
-                    staging[at - start : offset + first - start] = 0
-                staging[offset + first - start : offset + last - start] = buffer[first:last]
-                at = offset + last
-            i += 1
-        staging[at - start :] = 0
+    def finish(self) -> tuple[list[Written], int]:
+        self.begin()
+        self._end()
+        if self._error is not None:
+            raise self._error
+        self._writer.finish(None if self._exact else self._size)
+        return [self._results[i] for i in range(len(self._results))], self._size
 
-    def _digest(self, i: int, first: int, last: int) -> None:
-        buffer, out = self.buffers[i], self.digests[i]
-        if first == 0 and buffer.nbytes <= BLOCK:
-            out[:] = digest(buffer)
-            return
-        for k in range(-(-first // BLOCK), -(-last // BLOCK)):
-            out[k * DIGEST_BYTES : (k + 1) * DIGEST_BYTES] = digest(buffer[k * BLOCK : (k + 1) * BLOCK])
+    def abort(self) -> None:
+        if self._error is None:
+            self._error = UsageError("the version was given up")
+        self._end()
+        self._writer.abort()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._work()
+        for worker in self._workers:
+            worker.join()
+
+    # -- workers -------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        staging: Bytes | None = None
+        while (taken := self._next()) is not None:
+            number, unit, release, offset = taken
+            try:
+                if self._error is None:
+                    memory = _as_it_stands(unit)
+                    if memory is None:
+                        staging = aligned_empty(UNIT) if staging is None else staging
+                        memory = staging[: unit.nbytes]
+                        fill(unit, memory)
+                    self._results[number] = self._write(unit, memory, offset)
+            except BaseException as error:
+                self._error = self._error or error
+            finally:
+                release()
+
+    def _next(self) -> tuple[int, Unit, Callable[[], None], int | None] | None:
+        """The next unit, with its place if it has to be written; None when there are no more."""
+        with self._changed:
+            while not self._queue:
+                if self._closed:
+                    return None
+                self._changed.wait(1.0)
+            number, unit, release = self._queue.popleft()
+            return number, unit, release, None if unit.skippable else self._allot(unit)
+
+    def _allot(self, unit: Unit) -> int:
+        offset, self._size = self._size, self._size + unit.nbytes
+        return offset
+
+    def _write(self, unit: Unit, memory: Bytes, offset: int | None) -> Written:
+        digests = unit_digests(unit, memory)
+        if offset is None:
+            if not unit.mine or all(d == b.known for d, b in zip(digests, unit.blocks, strict=True)):
+                return Written(None, digests)
+            with self._changed:
+                offset = self._allot(unit)
+        self._writer.write(offset, memory)
+        return Written(offset, digests)
+
+
+def unit_digests(unit: Unit, memory: Bytes) -> Sequence[bytes]:
+    """The digests of the unit's blocks, whose bytes stand in `memory`."""
+    return [digest(memory[b.at : b.at + b.nbytes]) for b in unit.blocks]
+
+
+def fill(unit: Unit, memory: Bytes) -> None:
+    """Gather the unit's pieces in `memory` (unit.nbytes long), zeros between them."""
+    at = 0
+    for start, piece in unit.pieces:
+        if start > at:
+            memory[at:start] = 0
+        at = start + piece.nbytes
+        memory[start:at] = piece
+    memory[at:] = 0
+
+
+def _as_it_stands(unit: Unit) -> Bytes | None:
+    """The unit's memory, if it is one aligned piece that can be written without a copy."""
+    if len(unit.pieces) == 1 and unit.how == "frozen" and is_aligned(0, unit.pieces[0].memory):
+        memory = unit.pieces[0].memory
+        return memory if memory.nbytes == unit.nbytes else None
+    return None

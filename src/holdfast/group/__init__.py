@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .agree import from_root, together
 from .base import Group, Pending
-from .choose import launcher_ranks, make_group
+from .choose import launcher_ranks, local_ranks, make_background, make_group
 from .serial import SERIAL, SerialComm, SerialGroup
 
 __all__ = [
@@ -19,6 +19,8 @@ __all__ = [
     "SerialGroup",
     "from_root",
     "launcher_ranks",
+    "local_ranks",
+    "make_background",
     "make_group",
     "together",
 ]

@@ -13,6 +13,8 @@ from .serial import SERIAL, SerialComm, SerialGroup
 # Open MPI; MPICH, Intel MPI and others by PMI; MVAPICH; MPICH's Hydra without PMI (ranks on this host).
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MV2_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
 
+_LOCAL_VARIABLES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE", "PALS_LOCAL_SIZE")
+
 # Slurm's numbers for steps that are no srun: the batch script, interactive and extern steps.
 SLURM_FIRST_SPECIAL_STEP = 0xFFFFFFF0
 
@@ -37,6 +39,19 @@ def make_group(comm: object, timeout: float) -> Group:
     )
 
 
+def make_background(group: Group, timeout: float) -> Group | None:
+    """A group of the same ranks for a thread beside the program's (collective); None if MPI was not initialised for that.
+
+    Its traffic meets neither the program's nor `group`'s.
+    """
+    if isinstance(group, SerialGroup):
+        return group
+    mpi = sys.modules["mpi4py.MPI"]
+    if mpi.Query_thread() < mpi.THREAD_MULTIPLE:
+        return None
+    return make_group(group.comm, timeout)
+
+
 def launcher_ranks() -> int:
     """How many ranks the launcher started, by its environment variables; 1 where there is none (local)."""
     for name in SIZE_VARIABLES:
@@ -48,6 +63,11 @@ def launcher_ranks() -> int:
     if step is not None and rank is not None and step < SLURM_FIRST_SPECIAL_STEP:
         return max(_number("SLURM_STEP_NUM_TASKS") or _number("SLURM_NTASKS") or 1, 1)
     return 1
+
+
+def local_ranks() -> int:
+    """How many ranks share this host, as far as the launcher tells; 1 where it does not (local)."""
+    return max((n for name in _LOCAL_VARIABLES if (n := _number(name))), default=1)
 
 
 def _number(name: str) -> int | None:

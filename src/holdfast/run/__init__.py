@@ -3,7 +3,7 @@
 Everything collective about an execution is in `execution.py`, everything about its beginning in `opening.py`.
 """
 
-from .checkpoint import CheckpointWarning, Handle
+from .handle import CheckpointWarning, Handle
 from .launch import launch
 from .objects import Shard
 from .opening import open

@@ -1,119 +1,267 @@
-"""Taking a checkpoint: what is written, under which number, with which parent, and what is deleted after."""
+"""Taking checkpoints: captured in the program's thread, written and committed beside it, one version in flight at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Thread
 
 from ..catalog import Commit, Loop, Snapshot
 from ..catalog.retention import find_surplus, remove, remove_all, remove_surplus_records, remove_unfinished
-from ..engine import Item, PartReader, Published, publish, write_part
-from ..errors import CheckpointError, HoldfastError, UsageError
+from ..config import Options
+from ..engine import Flight, Item, Parcel, PartReader, Plan, Published, Writing, Written, publish, write_part
+from ..errors import CheckpointError, DeadlineError, HoldfastError, UsageError
 from ..format import Link, Part, StoredFile, version_name
-from ..format.keys import Kind
+from ..format.keys import Kind, data_name
+from ..format.layers import SourceTable
 from ..group import Group
-from ..policy import Keep
 from ..store import Store
 from ..units import bytes_text, seconds_text
+from .capturing import Capturing
+from .handle import Handle
 from .resume import reader_of
+from .tracking import Tracking
 
 log = logging.getLogger("holdfast")
 
-# Bytes from which an old version is deleted beside the program: freeing a GiB takes a file system a third of a second,
+# Bytes from which an old version is deleted by a thread of its own: freeing a GiB takes a file system a third of a second,
 # which is no part of the checkpoint. Less is deleted at once, which costs less than a thread.
 _DELETE_AT_ONCE = 32 << 20
 
-
-class CheckpointWarning(UserWarning):
-    """A checkpoint failed and the program goes on (`on_error="warn"`)."""
-
-
-@dataclass
-class Handle:
-    """A checkpoint asked for. `version`: the number it has or will have; `done`: whether it was tried;
-    `durable`: whether it is committed and fsynced; `seconds`: how long the program waited; `error`: why it failed."""
-
-    version: int
-    done: bool = False
-    durable: bool = False
-    seconds: float = 0.0
-    bytes: int = 0
-    error: HoldfastError | None = None
+Collect = Callable[[], tuple[Sequence[Item], Sequence[StoredFile]]]
+_Write = Callable[[str], tuple[Plan, list[Written], int]]
 
 
 @dataclass
 class Writer:
     """Writes this attempt's versions, on all ranks alike. `lineage`: names of the checkpoints that count, newest first;
-    `number`: the next version's; `carry`: this rank's reader of the newest version."""
+    `number`: the next version's; `carry`: this rank's reader of the newest version; `refs`: versions whose blocks the newest
+    one uses; `background`: the ranks as the version in flight sees them, None if only the program's thread may speak to
+    them."""
 
     store: Store
     group: Group
+    background: Group | None
     attempt: int
     number: int
-    keep: Keep
-    threads: int
+    options: Options
     parent: Link | None = None
+    refs: tuple[Link, ...] = ()
     lineage: list[str] = field(default_factory=list)
     carry: PartReader | None = None
     written: int = 0  # versions of this attempt
+    replicated: bool = False  # whether there are replicated objects, as all ranks have agreed
+    _flight: Flight[_Landed] | None = None
+    _handle: Handle | None = None
+    _failed: HoldfastError | None = None
+    _seconds: float | None = None
     _deleting: Thread | None = None
 
-    def checkpoint(
+    def __post_init__(self) -> None:
+        self.capturing = Capturing(self.store, self.options)
+        self._tracking: Tracking | None = None
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    @property
+    def flying(self) -> Handle | None:
+        """The handle of the version that is in flight and not over, if there is one."""
+        return self._handle if self._flight is not None and not self._flight.over else None
+
+    @property
+    def failed(self) -> HoldfastError | None:
+        """What a version failed with that has arrived and whose error nobody has been told."""
+        return self._failed
+
+    @property
+    def landed(self) -> bool:
+        """Whether a version was in flight and is over, and nobody has taken note yet (local)."""
+        return self._failed is not None or (self._flight is not None and self._flight.over)
+
+    def begin(
         self,
+        handle: Handle,
         began: float,
         step: int | None,
         loops: dict[str, Loop],
         complete: bool,
         reason: str,
-        collect: Callable[[], tuple[Sequence[Item], Sequence[StoredFile]]],
-    ) -> Published:
-        """Write and commit one checkpoint (collective). `collect` gives this rank's items and output files."""
+        collect: Collect,
+    ) -> None:
+        """Capture this rank's state and let it be written and committed beside the program (collective; waits for no rank).
+
+        Nothing may be in flight. What goes wrong, here or on the way, is raised by `land` on all ranks alike.
+        """
         draft = self._draft("checkpoint", step, loops, complete, reason, None)
+        handle.version, handle.begun = draft.version, True
+        writing: Writing | None = None
+        plan: Plan | None = None
+        error: Exception | None = None
+        try:
+            plan = self._plan(draft, *collect())
+            writing = self.capturing.writing(f"{draft.path}/{data_name(self.group.rank)}", plan)
+            waited = self.capturing.freeze(plan, writing)
+            if waited > 0.1:
+                log.info("version %d: the program waited %s for room to capture to", draft.version, seconds_text(waited))
+        except Exception as failed:  # the other ranks are to hear of it, which they do in `publish`
+            error = failed
+        except BaseException:
+            if writing is not None:
+                writing.abort()
+            raise
+        stalled = time.perf_counter() - began
+
+        def write(_: str) -> tuple[Plan, list[Written], int]:
+            try:
+                if error is not None:
+                    raise error
+                assert plan is not None and writing is not None
+                written, nbytes = writing.finish()
+                handle.reach("written")
+                return plan, written, nbytes
+            except BaseException:
+                if writing is not None:
+                    writing.abort()
+                raise
+
+        def fly() -> _Landed:
+            return self._fly(draft, handle, began, stalled, write)
+
+        handle.reach("captured")
+        self._handle = handle
+        # Alone, a rank has nobody to wait for with its own error: it is over at once.
+        alone = error is not None and self.group.size == 1
+        self._flight = Flight(draft.name, fly, background=self.background is not None and not alone)
+        if plan is not None and any(unit.how == "direct" for unit in plan.units):
+            with contextlib.suppress(HoldfastError):  # the failure is `land`'s to raise
+                handle.wait("written")
+        handle.seconds = time.perf_counter() - began
+
+    def _plan(self, draft: Commit, items: Sequence[Item], files: Sequence[StoredFile]) -> Plan:
+        if self._tracking is None:
+            self._tracking = Tracking(self.options.incremental)
+        before = (self.carry.part, self.parent) if self.carry is not None and self.parent is not None else None
+        sources = SourceTable()
+        # Alike on all ranks: what a version refers to is known to all from its commit.
+        whole = len(self.refs) + 2 > self.options.max_chain
+        items = self.capturing.choose(items)
+        items = self._tracking.bases(items, draft.name, before, sources, whole)
+        return Plan(self.group.rank, items, files, sources, self.group.size)
+
+    def _fly(self, draft: Commit, handle: Handle, began: float, stalled: float, write: _Write) -> _Landed:
+        """In the flight's thread: everything after the capture."""
         parts: list[Part] = []
 
-        def write(key: str) -> Part:
-            parts.append(write_part(self.store, key, self.group.rank, *collect(), self.threads))
-            return parts[0]
+        def keep(part: Part) -> Part:
+            parts.append(part)
+            return part
 
-        published = self._publish(draft, began, write)
+        def whole(key: str) -> Part:
+            plan, written, nbytes = write(key)
+            return keep(plan.part(written, nbytes))
+
+        def shared(key: str) -> Parcel:
+            plan, written, nbytes = write(key)
+            share = plan.share(written, nbytes)
+            return Parcel(share, lambda merged: keep(plan.part(written, nbytes, draft.name, merged)))
+
+        group = self.background or self.group
+        try:
+            published = self._publish(group, draft, began, stalled, whole, shared if self.replicated else None)
+        except HoldfastError as error:
+            handle.end(error)
+            raise
+        durable = time.perf_counter() - began - stalled
+        handle.bytes = published.commit.nbytes
+        handle.reach("durable")
+        if self.group.rank == 0:
+            self.lineage.insert(0, published.link.name)
+            self._retain()
+        handle.end()
+        return _Landed(published, parts[0], durable)
+
+    def arrive(self, seconds: float | None = None) -> None:
+        """Wait for what is in flight and take note of what became of it; an error is kept for `land` (local).
+
+        DeadlineError after `seconds` (None: longer than the flight's own deadlines)."""
+        flight = self._flight
+        if flight is None:
+            return
+        if not flight.wait(6 * self.options.timeout if seconds is None else seconds):
+            raise DeadlineError(
+                f"Version {flight.name} is in flight for longer than any wait in it may last. The versions before it are "
+                "intact. End the program and start it again; it resumes.",
+                rank=self.group.rank,
+            )
+        self._flight = None
+        try:
+            landed = flight.result()
+        except HoldfastError as error:
+            self._failed = error
+            return
         if self.carry is not None:
             self.carry.close()
-        self.carry = reader_of(self.store, published.commit, parts[0], self.group.rank, self.threads)
-        self.parent = published.link
-        self.lineage.insert(0, published.link.name)
+        commit = landed.published.commit
+        self.carry = reader_of(self.store, commit, landed.part, self.group.rank, self.options.threads)
+        self.parent, self.refs = landed.published.link, commit.refs
         self.written += 1
-        if self.group.rank == 0:
-            self._retain()
-        return published
+        self._seconds = landed.seconds
+
+    def land(self) -> float | None:
+        """`arrive`, and raise what the version in flight failed with (collective: all ranks raise alike, or none).
+
+        Seconds from its capture until it was durable, None if nothing was in flight."""
+        self.arrive()
+        error, self._failed = self._failed, None
+        seconds, self._seconds = self._seconds, None
+        if error is not None:
+            raise error
+        return seconds
+
+    # -- records -----------------------------------------------------------------------------------
 
     def record(self, began: float, label: str, step: int | None, items: Sequence[Item]) -> Published:
-        """Write and commit one record (collective)."""
+        """Write and commit one record while the program waits (collective). Raises what is in flight failed with."""
+        self.land()
         draft = self._draft("record", step, {}, False, "transaction", label)
         published = self._publish(
-            draft, began, lambda key: write_part(self.store, key, self.group.rank, items, [], self.threads)
+            self.group,
+            draft,
+            began,
+            0.0,
+            lambda key: write_part(self.store, key, self.group.rank, items, [], self.options.threads),
         )
-        if self.group.rank == 0 and self.keep.records is not None:
+        if self.group.rank == 0 and self.options.keep.records is not None:
             with _told("records beyond those to keep were not deleted"):
-                remove_surplus_records(self.store, self.attempt, Snapshot(self.store), self.keep)
+                remove_surplus_records(self.store, self.attempt, Snapshot(self.store), self.options.keep)
         return published
+
+    # -- inside ------------------------------------------------------------------------------------
 
     def _draft(
         self, kind: Kind, step: int | None, loops: dict[str, Loop], complete: bool, reason: str, label: str | None
     ) -> Commit:
         number, self.number = self.number, self.number + 1
         return Commit(
-            kind, number, self.attempt, self.parent, label, step, loops, complete, reason,
-            self.group.size, 0, 0, 0.0, 0.0, 0, "",
+            kind=kind, version=number, attempt=self.attempt, parent=self.parent, label=label, step=step, loops=loops,
+            complete=complete, reason=reason, ranks=self.group.size, objects=0, nbytes=0, state=0, refs=(), created=0.0,
+            seconds=0.0, index_bytes=0, index_digest="",
         )  # fmt: skip
 
-    def _publish(self, draft: Commit, began: float, write: Callable[[str], Part]) -> Published:
+    def _publish(
+        self,
+        group: Group,
+        draft: Commit,
+        began: float,
+        stalled: float,
+        write: Callable[[str], Part],
+        shared: Callable[[str], Parcel] | None = None,
+    ) -> Published:
         try:
-            published = publish(self.store, self.group, draft, began, write)
+            published = publish(self.store, group, draft._replace(seconds=stalled), write, shared)
         except (CheckpointError, UsageError) as error:
             # All ranks have reported and write no more: what there is of it goes, which also makes room on a full disk.
             # Not if it was there before: then it is another process's.
@@ -136,7 +284,7 @@ class Writer:
     def _retain(self) -> None:
         self.finish_deleting()
         with _told("versions beyond those to keep were not deleted"):
-            found = find_surplus(self.store, self.lineage, self.keep)
+            found = find_surplus(self.store, self.lineage, self.options.keep)
             self.lineage = [name for name in self.lineage if name not in found]
             if sum(found.values()) < _DELETE_AT_ONCE:
                 remove_all(self.store, self.attempt, found)
@@ -159,6 +307,24 @@ class Writer:
         with _told("what earlier attempts left unfinished was not deleted"):
             remove_unfinished(self.store, self.attempt, self.number)
 
+    def close(self) -> None:
+        """Let go of everything, when nothing is in flight (local)."""
+        self.finish_deleting()
+        self.capturing.close()
+        if self._tracking is not None:
+            self._tracking.close()
+        if self.carry is not None:
+            self.carry.close()
+
+
+@dataclass(frozen=True)
+class _Landed:
+    """A version that is durable: what was published, this rank's index, seconds from its capture until then."""
+
+    published: Published
+    part: Part
+    seconds: float
+
 
 @contextlib.contextmanager
 def _told(what: str):  # type: ignore[no-untyped-def]
@@ -167,10 +333,3 @@ def _told(what: str):  # type: ignore[no-untyped-def]
         yield
     except HoldfastError as error:
         log.warning("%s: %s", what, error.message)
-
-
-def report_failure(error: HoldfastError, on_error: str) -> None:
-    """Raise a failed checkpoint's error, or warn of it if the program wants to go on."""
-    if on_error == "raise" or not isinstance(error, CheckpointError):
-        raise error
-    warnings.warn(CheckpointWarning(str(error)), stacklevel=4)

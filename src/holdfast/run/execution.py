@@ -21,6 +21,7 @@ from ..errors import (
     EXIT_INTERRUPTED,
     EXIT_INTERRUPTED_NO_PROGRESS,
     EXIT_LAST_CHECKPOINT_FAILED,
+    CheckpointError,
     HoldfastError,
     Interrupted,
     StorageError,
@@ -30,7 +31,10 @@ from ..format import StoredFile, parse_version
 from ..group import Group, from_root, together
 from ..store import Store
 from . import objects
-from .checkpoint import Handle, Writer, report_failure
+from .capturing import state_bytes
+from .checkpoint import Writer
+from .handle import Handle, report_failure
+from .interval import Costs
 from .loops import Loops
 from .objects import Entry, Objects
 from .outfiles import OutFiles
@@ -40,11 +44,16 @@ from .signals import Interrupts, signal_name
 
 log = logging.getLogger("holdfast")
 
+_LEAVING = 60.0  # seconds that a program which leaves waits for the version in flight
+
 
 def _remind(there: weakref.ref[Execution]) -> None:
     """At the program's end: a run that nobody has closed or completed."""
     x = there()
-    if x is None or x.closed or x.forked or x.left or not x.settled or "HOLDFAST_SUPERVISED" in os.environ:
+    if x is None or x.closed or x.forked:
+        return
+    x._await(seconds=_LEAVING)
+    if x.left or not x.settled or x.group.rank != 0 or "HOLDFAST_SUPERVISED" in os.environ:
         return
     newest = f"A start goes on from version {x.newest}" if x.newest else "There is no version: a start begins anew"
     print(
@@ -63,6 +72,7 @@ class Execution:
         url: str,
         store: Store,
         group: Group,
+        background: Group | None,
         options: Options,
         resume: Resume,
         params: dict[str, Any] | None,
@@ -77,17 +87,20 @@ class Execution:
         self.loops = Loops()
         # Under a supervisor, that tells what goes on.
         self.interrupts = Interrupts(loud=group.rank == 0 and "HOLDFAST_SUPERVISED" not in os.environ)
-        self.writer = Writer(store, group, attempt, next_number, options.keep, options.threads)
+        self.writer = Writer(store, group, background, attempt, next_number, options)
+        self.costs = Costs()
+        self.flying = False  # whether a version is in flight, as far as all ranks have agreed
         self.settled = self.closed = self.told = False
         self.restored: Restored | None = None
         self.step: int | None = None
         self.pending: Handle | None = None
+        self.patient = False  # whether the program waits for the pending checkpoint until it is durable
         self.rollback: Callable[[], None] | None = None
         self.foreign: tuple[StoredFile, ...] = ()  # output files of all ranks, if the restored version had other ranks
         self.closers: list[Callable[[], None]] = []
         self._owner = os.getpid()
         self.left = False  # whether the program has said how it ends
-        if group.rank == 0 and attempt:
+        if attempt:
             atexit.register(_remind, weakref.ref(self))
 
     @property
@@ -121,15 +134,34 @@ class Execution:
             self.step = commit.step
             self.loops.resume(commit.loops, commit.complete)
             self.writer.carry = None if recut else reader
-            self.writer.parent = self.resume.link
+            self.writer.parent, self.writer.refs = self.resume.link, commit.refs
         self._settle_files()
         if not self.readonly:
             from_root(self.group, "sealing the base", self._seal)
+        self._agree_on_replicated()
         self.settled = True
+        if not self.readonly:
+            self.writer.capturing.prepare(state_bytes([entry.item() for entry in self.objects if entry.bulky]))
         if self.group.rank == 0 and self.restored is not None:
             for name, why in self.restored.skipped:
                 log.warning("version %s was passed over: %s", name, why)
             log.info("resumes from version %d (step %s)", self.restored.version, self.restored.step)
+
+    def _agree_on_replicated(self) -> None:
+        """UsageError unless all ranks have the same replicated objects."""
+        mine = sorted(entry.name for entry in self.objects if entry.replicated)
+        if self.group.size == 1:
+            return
+        told: list[list[str]] = together(self.group, "settling what is replicated", mine)
+        for rank, names in enumerate(told):
+            for name in sorted(set(names) ^ set(told[0])):
+                raise UsageError(
+                    f"{name!r} is protected as replicated by some ranks and not by others (ranks 0 and {rank} differ). "
+                    "Nothing was changed. Protect it on all ranks alike.",
+                    object=name,
+                    rank=rank,
+                )
+        self.writer.replicated = bool(mine)
 
     def _settle_files(self) -> None:
         """Cut output files back to the version; what goes wrong on one rank, all hear of."""
@@ -165,32 +197,72 @@ class Execution:
     def act(self, decision: Decision, step: int, pacer: Pacer) -> None:
         """Do what was decided at a loop's head, after `step` completed steps."""
         self.step = step
+        if decision.landed:
+            self.land()
         if decision.signal:
             self._leave(decision.signal)
-        self.take(decision.reason)
+        if not decision.reason:
+            return
+        if decision.reason == "policy" and self.options.overlap == "skip" and self._busy():
+            log.info("step %d: no checkpoint, the one before is still being written", step)
+        else:
+            self.take(decision.reason, wait=decision.reason == "request" and self.patient)
         pacer.taken(step)
 
-    def take(self, reason: str, complete: bool = False) -> Handle:
-        """Take a checkpoint now. Raises or warns as `on_error` says; a last one (`signal`, `final`) always raises."""
+    def _busy(self) -> bool:
+        """Whether on any rank the version before is in flight: the same answer on all."""
+        return self.group.begin_max(int(self.writer.flying is not None), 0).wait()[0] > 0
+
+    def ask(self, wait: bool) -> Handle:
+        """A checkpoint that the program asks for: at the next loop head, at once outside of loops."""
+        self.loops.moved = True
+        self.patient = (self.pending is not None and self.patient) or wait
+        self.pending = self.pending or Handle(self.writer.number, self.options.timeout)
+        return self.pending if self.loops.active else self.take("request", wait=self.patient)
+
+    def take(self, reason: str, complete: bool = False, wait: bool = True) -> Handle:
+        """Take a checkpoint now; `wait` until it is durable. Raises or warns as `on_error` says, also what the one before
+        failed with; a last one (`signal`, `final`) always waits, and raises its own error alone."""
         began = time.perf_counter()
-        handle, self.pending = self.pending or Handle(self.writer.number), None
-        handle.version = self.writer.number
-        try:
-            published = self.writer.checkpoint(
-                began,
-                self.step,
-                self.loops.positions,
-                complete,
-                reason,
-                lambda: self._collect(final=complete),
-            )
-            handle.durable, handle.bytes = True, published.commit.nbytes
-        except HoldfastError as error:
-            handle.error = error
-            report_failure(error, "raise" if reason in ("signal", "final") else self.options.on_error)
-        finally:
-            handle.done, handle.seconds = True, time.perf_counter() - began
+        last = reason in ("signal", "final")
+        self.land(told=last)
+        handle, self.pending = self.pending or Handle(self.writer.number, self.options.timeout), None
+        self.patient = False
+        self.writer.begin(
+            handle, began, self.step, self.loops.positions, complete, reason, lambda: self._collect(final=complete)
+        )
+        if wait or last or (self.writer.landed and self.group.size == 1) or self.writer.background is None:
+            try:
+                self.land("raise" if last else None)
+            finally:
+                handle.seconds = time.perf_counter() - began
+                self.costs.took(handle.seconds)
+        else:
+            self.costs.took(handle.seconds)
+            self.flying = True
+            self.loops.watch(handle)
         return handle
+
+    def has_landed(self) -> bool:
+        """Whether this rank knows what became of the version in flight (local, cheap)."""
+        return self.writer.landed
+
+    def land(self, on_error: str | None = None, told: bool = False) -> None:
+        """Wait for the version in flight, if there is one; its error is raised or warned of as `on_error` says, or only
+        told, because a later version is to be tried."""
+        was_flying, self.flying = self.flying, False
+        try:
+            seconds = self.writer.land()
+            if was_flying and seconds is not None:
+                self.costs.landed(seconds)
+        except HoldfastError as error:
+            if told and isinstance(error, CheckpointError):
+                log.error("%s", error)
+            else:
+                report_failure(error, on_error or self.options.on_error)
+        finally:
+            if was_flying:
+                self.loops.watch(None)
 
     def _collect(self, final: bool) -> tuple[list[Item], list[StoredFile]]:
         """This rank's state: protected objects, then stored ones that the program has not protected yet (local)."""
@@ -221,7 +293,9 @@ class Execution:
                 self.take("signal")
             except HoldfastError as failed:
                 error, code = failed, EXIT_LAST_CHECKPOINT_FAILED
-        elif not self.writer.written:
+        else:
+            self.land(told=True)
+        if error is None and not self.loops.moved and not self.writer.written:
             code = EXIT_INTERRUPTED_NO_PROGRESS
         if error is None:
             # Before any rank leaves: launchers end the others as soon as one has left with a status.
@@ -252,18 +326,31 @@ class Execution:
         if not self.loops.complete or self.loops.moved:
             self.take("final", complete=True)
             self.loops.complete, self.loops.moved = True, False
+        self.land()
         self.end("complete")
         self.left = True
 
     def end(self, outcome: str, signal: str | None = None, error: str | None = None) -> None:
         """Record how this attempt ended, once, by rank 0 (local). Failing to is no harm: that no process lives tells as
         well."""
-        if self.readonly or self.group.rank != 0 or self.forked:
+        if self.readonly or self.forked:
+            return
+        self._await(seconds=_LEAVING)
+        if self.group.rank != 0:
             return
         try:
             put_end(self.store, self.writer.attempt, End(outcome, time.time(), self.newest, self.step, signal, error))
         except HoldfastError as failed:
             log.warning("how the attempt ended could not be recorded: %s", failed.message)
+
+    def _await(self, seconds: float) -> None:
+        """Before the program goes: what is in flight may become durable, and nobody will ask what became of it (local)."""
+        try:
+            self.writer.arrive(seconds)
+        except HoldfastError as error:
+            log.error("%s", error)
+        if self.writer.failed is not None and not self.left:
+            log.error("the last version did not become durable: %s", self.writer.failed)
 
     def close(self) -> None:
         """Release everything (local)."""
@@ -271,11 +358,9 @@ class Execution:
             return
         self.end("closed")
         self.closed = True
-        self.writer.finish_deleting()
         self.interrupts.restore()
         self.files.close()
         self.resume.close()
-        if self.writer.carry is not None:
-            self.writer.carry.close()
+        self.writer.close()
         for closer in self.closers:
             closer()

@@ -75,7 +75,9 @@ class Loops:
         step = stored.position if stored is not None else 0
         if run.options.signals:
             run.interrupts.install()
-        pacer = Pacer(every, run.group, run.interrupts, step)
+        pacer = Pacer(every, run.group, run.interrupts, step, run.costs, run.has_landed)
+        if run.flying:
+            pacer.watch(run)
         self._pacers[name] = pacer
         self._stack.append(name)
         self._behind.pop(name, None)
@@ -184,6 +186,11 @@ class Loops:
         for name in self._stack:
             self._forget_inner(name)
             self._behind[name] = Loop(self._at.pop(name) + 1, self._totals[name], done=True)
+
+    def watch(self, flight: object | None) -> None:
+        """Tell every loop that a version is in flight, or that none is any more (collective)."""
+        for pacer in self._pacers.values():
+            pacer.watch(flight)
 
     def finish(self) -> None:
         """Let the rounds that are under way end (collective)."""

@@ -13,7 +13,6 @@ from .. import state
 from ..engine import Item, PartReader
 from ..errors import DamageError, MismatchError, StaleObjectError, UnsupportedError, UsageError
 from ..format import StoredObject
-from ..format.blocks import digests
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,9 @@ class Shard:
                 )
 
 
+CAPTURES = ("auto", "copy", "cow", "reference", "direct")
+
+
 def check_text(call: str, text: object, most: int = 255) -> None:
     """UsageError unless `text` is a string of 1 to `most` characters that can be stored."""
     try:
@@ -61,6 +63,13 @@ class Entry:
     shard: Shard | None
     pickle: bool
     late: bool
+    capture: str = "auto"
+    replicated: bool = False
+
+    @property
+    def bulky(self) -> bool:
+        """Whether it may hold much: an array of a MiB, or anything that has arrays inside."""
+        return self.obj.nbytes >= 1 << 20 if isinstance(self.obj, np.ndarray) else True
 
     @property
     def stored_shard(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -69,7 +78,11 @@ class Entry:
     def item(self) -> Item:
         """What a checkpoint writes of it: structure and buffers, the array's own memory where it is contiguous."""
         encoded = state.encode(self.obj, pickle=self.pickle, name=self.name)
-        return Item(self.name, encoded.kind, self.late, self.stored_shard, encoded.tree, encoded.buffers)
+        how = (self.capture,) * len(encoded.buffers)
+        return Item(
+            self.name, encoded.kind, self.late, self.stored_shard, encoded.tree, encoded.buffers, how,
+            replicated=self.replicated,
+        )  # fmt: skip
 
     def mismatch(self, reader: PartReader, stored: StoredObject) -> str | None:
         """Why the stored value can't be put into the object; None if it can."""
@@ -89,15 +102,16 @@ class Entry:
         state.decode(tree, reader.source(stored), live=self.obj, pickle=self.pickle, name=self.name)
 
     def equals(self, reader: PartReader, stored: StoredObject) -> bool:
-        """Whether the object holds exactly the stored state, by digests; nothing but the structure is read."""
+        """Whether the object holds exactly the stored state, by digests; read are the structure, and blocks that later ones
+        hide in part."""
         item = self.item()
         buffers = stored.buffers if stored.tree is not None else stored.buffers[:-1]
         return (
             item.tree == reader.tree(stored)
             and len(item.buffers) == len(buffers)
             and all(
-                a.nbytes == b.nbytes and digests(a) == b.digests
-                for a, b in zip(item.buffers, buffers, strict=True)
+                reader.same(stored_buffer, memory, self.name)
+                for memory, stored_buffer in zip(item.buffers, buffers, strict=True)
             )
         )
 
@@ -182,7 +196,7 @@ def carried_item(reader: PartReader, stored: StoredObject) -> Item:
     for i, nbytes in enumerate(source.lengths):
         buffers.append(np.empty(nbytes, np.uint8))
         source.read(i, buffers[-1])
-    return Item(stored.name, stored.kind, stored.late, stored.shard, tree, buffers)
+    return Item(stored.name, stored.kind, stored.late, stored.shard, tree, buffers, ("hold",) * len(buffers))
 
 
 FOREIGN = (

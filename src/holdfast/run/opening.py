@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -15,13 +16,15 @@ from ..errors import ConfigError, DamageError, MismatchError, RunInUseError, Usa
 from ..format import decode_record, encode_record
 from ..format.keys import RUN_KEY
 from ..format.records import FORMAT, RECORD_LIMIT
-from ..group import SERIAL, Group, from_root, launcher_ranks, make_group, together
+from ..group import SERIAL, Group, from_root, launcher_ranks, make_background, make_group, together
 from ..policy import Keep
 from ..store import KeyMissingError, Store, open_store
 from .execution import Execution
 from .fencing import Heartbeat, fence
 from .resume import Resume
 from .run import Run
+
+log = logging.getLogger("holdfast")
 
 
 def open(
@@ -43,7 +46,8 @@ def open(
     error (`params_changed="accept"` takes them). keep: which versions retention leaves (default the last 2). on_error: what a
     failed checkpoint does, "raise" (default) or "warn". takeover: take the run from a holder that lives. config: an
     option file's path, or a mapping. mode: "a" resumes or begins, "r" reads and never writes. Further options: `signals`,
-    `params_changed`, `objects_changed`, `ranks_changed`, `timeout`, `lease`, `threads` (see `holdfast.config.Options`);
+    `params_changed`, `objects_changed`, `ranks_changed`, `timeout`, `lease`, `threads`, `capture`, `staging`, `arena`,
+    `incremental`, `max_chain`, `overlap`, `engine` (see `holdfast.config.Options`);
     all can stand in `holdfast.toml` and as HOLDFAST_* in the environment.
 
     Raises ConfigError, UsageError, RunInUseError, MismatchError (params, ranks), StorageError, DamageError.
@@ -71,7 +75,7 @@ def _open_readonly(url: str | os.PathLike[str], group: Group, options: Options) 
     if not snapshot.attempts and not snapshot.names["checkpoint"]:
         raise UsageError(f"There is no run at {os.fspath(url)!r}.", file=os.fspath(url))
     resume = Resume(store, group, _candidates(snapshot), options.threads, options.objects_changed == "error")
-    return Execution(_where(store), store, group, options, resume, None, 0, 0)
+    return Execution(_where(store), store, group, None, options, resume, None, 0, 0)
 
 
 def _open(
@@ -98,8 +102,14 @@ def _open(
     assert isinstance(again, dict)
     candidates = [(name, digest) for name, digest in again["candidates"]]
     resume = Resume(store, group, candidates, options.threads, options.objects_changed == "error")
+    background = make_background(group, options.timeout) if options.overlap != "off" else None
+    if background is None and options.overlap != "off" and group.rank == 0:
+        log.warning(
+            "MPI was not initialised with THREAD_MULTIPLE: versions can't be committed beside the program, which "
+            "waits for each checkpoint until it is durable."
+        )
     execution = Execution(
-        where, store, group, options, resume, again["params"], attempt, again["next"]
+        where, store, group, background, options, resume, again["params"], attempt, again["next"]
     )
     if group.rank == 0:
         heartbeat = Heartbeat(store, lambda: execution.writer.attempt, options.lease)

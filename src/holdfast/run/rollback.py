@@ -12,6 +12,7 @@ from .resume import Candidate, Resume
 
 def roll_back(x: Execution, version: int) -> None:
     """Go back to checkpoint `version`: at once, or at the next loop head if a loop runs (collective)."""
+    x.land()
     x.writer.finish_deleting()
     found = from_root(x.group, "looking for the version to roll back to", lambda: candidates(Snapshot(x.store), version))
     assert isinstance(found, list)
@@ -23,6 +24,7 @@ def roll_back(x: Execution, version: int) -> None:
         return
 
     def carry_out() -> None:
+        x.land()
         x.resume.close()
         if x.writer.carry is not None:
             x.writer.carry.close()

@@ -13,10 +13,10 @@ from .. import state
 from ..catalog import Snapshot
 from ..errors import MismatchError, UsageError
 from ..policy import Every
-from .checkpoint import Handle
 from .execution import Execution
+from .handle import Handle
 from .loops import DEFAULT
-from .objects import Entry, Shard, check_text
+from .objects import CAPTURES, Entry, Shard, check_text
 from .outfiles import find_stored
 from .resume import Restored
 from .transaction import Transaction
@@ -41,13 +41,25 @@ class Run:
 
     # -- what the state is -----------------------------------------------------------------------
 
-    def protect(self, name: str, obj: T, *, shard: Shard | None = None, pickle: bool = False) -> T:
+    def protect(
+        self,
+        name: str,
+        obj: T,
+        *,
+        shard: Shard | None = None,
+        replicated: bool = False,
+        pickle: bool = False,
+        capture: str = "auto",
+    ) -> T:
         """Declare `obj` part of the state under `name` and return it (local).
 
         If the run has a version to resume from, `obj` is filled from it at once; the value is provisional until
         `steps` or `ready`, and exactly the stored one from then on. `obj` stays the same object. `shard`: the part of
         a global array that this rank holds; without one each rank's value is its own. The same name again within one
-        execution binds it to another object without restoring. `pickle=True` accepts what only pickle can store.
+        execution binds it to another object without restoring. `pickle=True` accepts what only pickle can store. `capture`: how
+        this object is frozen at a checkpoint, `copy`, `cow`, `reference` or `direct` (see the guide); `auto`: as the run's
+        option says. `replicated=True`: every rank protects the same value under this name, before the loop; it is written once,
+        its blocks shared out over the ranks, and a rank whose value differs is an error at the checkpoint.
 
         Raises UnsupportedError for a kind that can't be protected (the message names the ways out). A stored object that
         does not fit is reported by `steps` or `ready`, on all ranks at once; after those, MismatchError here.
@@ -61,7 +73,18 @@ class Run:
             shard.check(name, obj)
         x = self._x
         again = name in x.objects
-        entry = Entry(name, obj, shard, pickle, x.objects[name].late if again else x.settled)
+        if capture not in CAPTURES:
+            raise UsageError(f"run.protect({name!r}, capture={capture!r}): one of {', '.join(CAPTURES)} is needed.")
+        if replicated and shard is not None:
+            raise UsageError(f"run.protect({name!r}): an object is either a shard or replicated, not both.", object=name)
+        if replicated and x.settled and not (again and x.objects[name].replicated):
+            raise UsageError(
+                f"run.protect({name!r}, replicated=True): the ranks agree on what is replicated when the loop is entered. "
+                "Protect it before.",
+                object=name,
+            )
+        late = x.objects[name].late if again else x.settled
+        entry = Entry(name, obj, shard, pickle, late, capture, replicated and x.group.size > 1)
         x.objects.add(entry)
         x.dropped.pop(name, None)
         if not again:
@@ -77,6 +100,7 @@ class Run:
         if x.restored is not None and x.resume.recut and entry.shard is not None and not x.writer.written:
             x.resume.provide(entry)
             return
+        x.writer.arrive()
         carry = x.writer.carry
         if carry is None or entry.name not in carry.objects:
             return
@@ -131,6 +155,7 @@ class Run:
         x = self._x
         name = os.path.normpath(os.fspath(path))
         check_text("run.file", name, 4096)
+        x.writer.arrive()
         if x.settled:
             known = (x.writer.carry.part.files if x.writer.carry else ()) + x.foreign
         else:
@@ -143,6 +168,7 @@ class Run:
         """Give up the object `name`, protected or only stored: the next versions do not hold it (local)."""
         self._check("drop")
         x = self._x
+        x.writer.arrive()
         reader = x.writer.carry if x.settled else x.resume.reader
         entry = x.objects.drop(name)
         if entry is None and (reader is None or name not in reader.objects):
@@ -194,10 +220,24 @@ class Run:
 
     @property
     def versions(self) -> list[Version]:
-        """Every version there is, newest first: number, kind, status, step, parent, attempt, time, bytes (local)."""
-        from ..catalog import list_versions
+        """Every version there is, newest first: number, kind, status, step, parent, attempt, time, bytes (local).
 
-        return list_versions(Snapshot(self._x.store))
+        One that this program has in flight has the status that it has reached: `captured` or `written`."""
+        from dataclasses import replace
+
+        from ..catalog import Version, list_versions
+        from ..format import version_name
+
+        x = self._x
+        flying = x.writer.flying  # before looking: one that becomes durable meanwhile is shown as that
+        found = list_versions(Snapshot(x.store))
+        if flying is None:
+            return found
+        status = "written" if flying.written else "captured"
+        name = version_name(flying.version, x.writer.attempt)
+        if not any(v.name == name for v in found):
+            return [Version(name, flying.version, x.writer.attempt, "checkpoint", status), *found]
+        return [replace(v, status=status, problem=None) if v.name == name and v.status == "fragment" else v for v in found]
 
     # -- loop and checkpoints ---------------------------------------------------------------------
 
@@ -215,16 +255,19 @@ class Run:
         self._used = True
         return self._x.loops.iterate(self._x, None if n is None else int(n), every or DEFAULT, name)
 
-    def checkpoint(self) -> Handle:
+    def checkpoint(self, wait: bool = True) -> Handle:
         """Take a checkpoint (collective). In a loop's body it takes effect at the next loop head, where the state is
-        whole; outside of loops at once. Raises CheckpointError or, with on_error="warn", warns; FencedError."""
+        whole; outside of loops at once.
+
+        `wait`: whether the program waits, there, until it is durable; else it goes on as soon as its state is captured, and
+        `handle.wait()` waits for what is wanted. Raises CheckpointError or, with on_error="warn", warns; FencedError. What a
+        checkpoint that nobody waited for failed with is raised by the next call, or at a loop head, on all ranks alike.
+        """
         self._check("checkpoint")
         self._used = True
         x = self._x
         x.settle()
-        x.loops.moved = True
-        x.pending = x.pending or Handle(x.writer.number)
-        return x.pending if x.loops.active else x.take("request")
+        return x.ask(wait)
 
     def transaction(self, label: str) -> Transaction:
         """A record: what is `put` inside the `with` block, committed on all ranks or not at all (collective)."""

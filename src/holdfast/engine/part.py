@@ -1,0 +1,33 @@
+"""A rank's part written while the caller waits, from memory that does not change: records, and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..format import Part, StoredFile
+from ..format.layers import SourceTable
+from ..store import Store
+from .plan import Item, Plan
+from .write import ThreadWriting
+
+
+def _nothing() -> None:
+    return None
+
+
+def write_part(
+    store: Store, key: str, rank: int, items: Sequence[Item], files: Sequence[StoredFile], threads: int
+) -> Part:
+    """Write all items' buffers to the data file `key`; durable when this returns (local).
+
+    The buffers must not change meanwhile. Raises StorageError; then the file is gone, or unreachable.
+    """
+    plan = Plan(rank, items, files, SourceTable())
+    writing = ThreadWriting(store, key, plan.expected, threads)
+    try:
+        for number, unit in enumerate(plan.units):
+            writing.put(number, unit, _nothing)
+        return plan.part(*writing.finish())
+    except BaseException:
+        writing.abort()
+        raise

@@ -1,0 +1,206 @@
+"""How this rank's state is frozen: which strategy for which buffer, the arena that it is copied to, who writes it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..config import Options
+from ..engine import Item, Plan, ThreadWriting, Writing
+from ..engine.plan import OWN_UNIT
+from ..errors import UnsupportedError
+from ..group import local_ranks
+from ..store import Store
+
+if TYPE_CHECKING:
+    from ..capture.arena import Arena
+    from ..engine.helper import Helper
+
+log = logging.getLogger("holdfast")
+
+_HELPER_SECONDS = 30.0  # to start
+
+
+class Capturing:
+    """For one rank's run (local)."""
+
+    def __init__(self, store: Store, options: Options) -> None:
+        self._store, self._options = store, options
+        self._arena: Arena | None = None
+        self._helper: Helper | None = None
+        self._limit: int | None = None
+        self._stop = threading.Event()
+        self._preparing: threading.Thread | None = None
+        self._told: set[str] = set()
+        # Copying by more threads than there are idle cores only makes them wait for each other.
+        self.copiers = max(1, min(4, len(os.sched_getaffinity(0)) // local_ranks()))
+
+    def prepare(self, nbytes: int) -> None:
+        """Make ready, beside the program, for a state of `nbytes` bytes: memory that is touched for the first time when it is
+        copied to costs several times the copy."""
+        if self._preparing is None and nbytes >= OWN_UNIT:
+            self._preparing = threading.Thread(target=self._prepare, args=(nbytes,), name="holdfast-prepare", daemon=True)
+            self._preparing.start()
+
+    def _prepare(self, nbytes: int) -> None:
+        if self._options.engine == "process" or self._options.capture == "cow":
+            self._start_helper()
+        if self._options.capture not in ("cow", "direct"):
+            self._arena_for(nbytes).populate(self._stop)
+
+    # -- strategies ------------------------------------------------------------------------------
+
+    def choose(self, items: Sequence[Item]) -> list[Item]:
+        """The items with a strategy for each buffer; those that have one from `protect` keep it. UnsupportedError."""
+        large = [b for item in items for b in item.buffers if b.nbytes >= OWN_UNIT]
+        beyond = sum(b.nbytes for b in large) > self._bound(sum(b.nbytes for b in large))
+        return [item._replace(how=[self._choose(item, i, beyond) for i in range(len(item.buffers))]) for item in items]
+
+    def _choose(self, item: Item, i: int, beyond: bool) -> str:
+        memory = item.buffers[i]
+        wanted = item.how[i] if item.how and item.how[i] != "auto" else self._options.capture
+        if wanted in ("hold", "direct"):
+            return wanted
+        if memory.nbytes < OWN_UNIT:
+            return "copy"
+        if wanted in ("auto", "reference"):
+            from ..capture.frozen import is_frozen
+
+            if is_frozen(memory):
+                return "hold"
+            if item.how and item.how[i] == "reference":
+                raise UnsupportedError(
+                    f"{item.name!r} was protected with capture='reference', but its memory can change: it is writeable, or a "
+                    "read-only view of writeable memory. Nothing was written; the last checkpoint is safe. Use "
+                    "capture='copy', or make the array read-only (a.flags.writeable = False).",
+                    object=item.name,
+                )
+            if wanted == "reference" or not beyond:
+                return "copy"
+        if wanted in ("cow", "auto") and self._can_freeze(tell=wanted == "cow"):
+            return "cow"
+        return "copy"
+
+    def _can_freeze(self, tell: bool) -> bool:
+        helper = self._start_helper()
+        why = helper.why_no_freeze if helper is not None else "the helper process could not be started"
+        if why is not None and tell:
+            self.tell_once("cow", f"capture='cow' does not work here ({why}); the state is copied. See `holdfast doctor`.")
+        return why is None
+
+    def tell_once(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            log.warning("%s", text)
+
+    # -- who writes ------------------------------------------------------------------------------
+
+    def writing(self, key: str, plan: Plan) -> Writing:
+        """Begin the data file `key`. StorageError."""
+        threads = self._options.threads
+        frozen = any(unit.how == "cow" for unit in plan.units)
+        if self._options.engine == "process" or frozen:
+            helper = self._start_helper()
+            if helper is not None:
+                return helper.begin(self._store.location, key, plan.expected, threads)
+        return ThreadWriting(self._store, key, plan.expected, threads)
+
+    def freeze(self, plan: Plan, writing: Writing) -> float:
+        """Capture the plan's memory; the program may go on when this returns. Seconds that it waited for room."""
+        from ..engine.freeze import freeze
+
+        units = list(enumerate(plan.units))
+        protected = [(n, u) for n, u in units if u.how == "cow"]
+        if protected:
+            from ..engine.helper import CaptureError, HelperWriting
+
+            assert isinstance(writing, HelperWriting)
+            try:
+                writing.freeze(protected, self._options.timeout)
+                units = [(n, u) for n, u in units if u.how != "cow"]
+            except CaptureError as error:
+                self.tell_once("freeze", f"the state could not be write-protected ({error}); it is copied.")
+                units = [(n, u._replace(how="copy") if u.how == "cow" else u) for n, u in units]
+        copied = sum(u.nbytes for _, u in units if u.how == "copy")
+        arena = self._arena_for(copied) if copied else None
+        return freeze(units, arena, writing, self.copiers, self._options.timeout)
+
+    # -- memory ------------------------------------------------------------------------------------
+
+    def _bound(self, nbytes: int) -> int:
+        """The most bytes that the arena may have for a state of `nbytes`."""
+        if self._options.staging is not None:
+            return self._options.staging
+        from ..capture.arena import default_bytes
+
+        if self._limit is None or self._limit < nbytes:
+            self._limit = default_bytes(nbytes, local_ranks())
+        return self._limit
+
+    def _arena_for(self, nbytes: int) -> Arena:
+        """An arena for so many bytes, as far as the bound allows. Only while nothing is in flight."""
+        from ..capture.arena import SLOT, Arena
+
+        nbytes = max(SLOT, min(nbytes, self._bound(nbytes)) // SLOT * SLOT)
+        with _arena_lock:
+            if self._arena is None or self._arena.nbytes < nbytes:
+                if self._arena is not None:
+                    self._arena.close()
+                self._arena = Arena(nbytes, shared=self._shared())
+                self._show_arena()
+            return self._arena
+
+    def _show_arena(self) -> None:
+        """A helper process writes from a shared arena as it stands."""
+        if self._helper is not None and self._arena is not None and self._arena.fd >= 0:
+            self._helper.share(self._arena.fd, self._arena.address, self._arena.nbytes)
+
+    def _shared(self) -> bool:
+        if self._options.arena == "auto":
+            return self._helper is not None and not self._helper.reads_memory
+        return self._options.arena == "shared"
+
+    def _start_helper(self) -> Helper | None:
+        with _helper_lock:
+            if self._helper is not None and not self._helper.alive:
+                self._helper.close()
+                self._helper = None
+            if self._helper is None and "helper" not in self._told:
+                from ..engine.helper import Helper
+
+                began = time.monotonic()
+                try:
+                    self._helper = Helper.start(_HELPER_SECONDS)
+                except Exception as error:
+                    self.tell_once("helper", f"the helper process could not be started ({error}); threads write instead.")
+                    return None
+                log.debug("helper process started in %.2f s", time.monotonic() - began)
+                self._show_arena()
+            return self._helper
+
+    def close(self) -> None:
+        """Give everything back. Only while nothing is in flight."""
+        self._stop.set()
+        if self._preparing is not None:
+            self._preparing.join(10.0)
+        if self._helper is not None:
+            self._helper.close()
+            self._helper = None
+        if self._arena is not None:
+            self._arena.close()
+            self._arena = None
+
+
+_arena_lock = threading.Lock()
+_helper_lock = threading.RLock()
+
+
+def state_bytes(items: Sequence[Item]) -> int:
+    return sum(int(b.nbytes) for item in items for b in item.buffers)
+
+
+__all__: Any = ["Capturing", "state_bytes"]
