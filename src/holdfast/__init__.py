@@ -26,14 +26,14 @@ from .errors import (
     UsageError,
 )
 from .group import SERIAL
-from .policy import Every, Keep, seconds, steps
+from .policy import Every, Keep, auto, overhead, seconds, steps
 from .run import CheckpointWarning, Handle, Restored, Run, Shard, Transaction, launch, open
 from .state import State, register_adapter, register_type
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "open", "launch", "Run", "Shard", "Keep", "Every", "steps", "seconds", "State", "SERIAL",
+    "open", "launch", "Run", "Shard", "Keep", "Every", "steps", "seconds", "auto", "overhead", "State", "SERIAL",
     "Handle", "Restored", "Transaction", "register_adapter", "register_type",
     "HoldfastError", "Cause", "UsageError", "ConfigError", "UnsupportedError", "StaleObjectError", "MismatchError",
     "RunInUseError", "FencedError", "StorageError", "DamageError", "NoWholeVersionError", "CheckpointError",

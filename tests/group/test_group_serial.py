@@ -35,9 +35,13 @@ def test_a_broadcast_without_data_is_refused() -> None:
         SerialGroup().broadcast(None, ONE, "a test")
 
 
-def test_integers_that_do_not_fit_are_refused() -> None:
+def test_maxima_of_what_does_not_fit_are_refused() -> None:
     with pytest.raises(UsageError, match="64-bit"):
         SerialGroup().begin_max(0, 2**63)
+    for number in (0, 5):
+        with pytest.raises(UsageError, match=f"maximum of {number} integers at once"):
+            SerialGroup().begin_max(*range(number))
+    assert SerialGroup().begin_max(1, 2, 3, 4).wait() == (1, 2, 3, 4)
 
 
 def test_the_serial_communicator_is_one_rank() -> None:

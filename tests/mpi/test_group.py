@@ -86,6 +86,13 @@ def test_maxima(group: MPIGroup) -> None:
     assert result == first.wait() == (group.size - 1, 0)
 
 
+def test_ranks_may_give_different_numbers_of_integers(group: MPIGroup) -> None:
+    mine = range(10 * group.rank, 10 * group.rank + 1 + group.rank % 4)
+    got = group.begin_max(*mine).wait()
+    most = [max(10 * r + i for r in range(group.size) if r % 4 >= i) for i in range(len(mine))]
+    assert got == tuple(most)
+
+
 def test_a_maximum_waits_for_nobody(group: MPIGroup, comm: MPI.Intracomm) -> None:
     # Rank 0 begins only when the last rank has seen its own maximum pending.
     last = group.size - 1

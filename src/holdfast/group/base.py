@@ -6,17 +6,17 @@ from typing import Protocol
 
 
 class Pending(Protocol):
-    """A nonblocking element-wise maximum of two integers over all ranks, under way.
+    """A nonblocking element-wise maximum of a few integers over all ranks, under way.
 
     Call `wait`, or `test` until it answers, before the group is closed. Both may be called again after that.
     """
 
-    def test(self) -> tuple[int, int] | None:
-        """The two maxima, or None while a rank is missing (local; never waits; makes progress). RankError."""
+    def test(self) -> tuple[int, ...] | None:
+        """The maxima, or None while a rank is missing (local; never waits; makes progress). RankError."""
         ...
 
-    def wait(self) -> tuple[int, int]:
-        """The two maxima (local; waits at most the group's timeout). DeadlineError, RankError."""
+    def wait(self) -> tuple[int, ...]:
+        """The maxima (local; waits at most the group's timeout). DeadlineError, RankError."""
         ...
 
 
@@ -59,9 +59,10 @@ class Group(Protocol):
         """
         ...
 
-    def begin_max(self, a: int, b: int) -> Pending:
-        """Begin the element-wise maximum of two signed 64-bit integers over all ranks (collective; never waits).
+    def begin_max(self, *values: int) -> Pending:
+        """Begin the element-wise maximum of one to four signed 64-bit integers over all ranks (collective; never waits).
 
+        Ranks may pass different numbers of them: each gets as many as it passed, and a missing one is less than any.
         Several may be under way; they match in the order in which they were begun. RankError, UsageError.
         """
         ...

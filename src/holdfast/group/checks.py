@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import UsageError
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+MAX_VALUES = 4  # integers in one maximum
 
 
 def check_members(members: range, rank: int, size: int, what: str) -> int:
@@ -24,9 +25,12 @@ def check_data(data: bytes | None, what: str) -> bytes:
     return data
 
 
-def check_int64(a: int, b: int) -> tuple[int, int]:
-    """`(a, b)` as plain integers, or a UsageError if one does not fit 64 bits."""
-    a, b = int(a), int(b)
-    if not (INT64_MIN <= a <= INT64_MAX and INT64_MIN <= b <= INT64_MAX):
-        raise UsageError(f"maximum of {a} and {b}: not 64-bit integers. Nothing was sent; pass smaller ones.")
-    return a, b
+def check_int64(*values: int) -> tuple[int, ...]:
+    """`values` as plain integers, or a UsageError if one does not fit 64 bits or their number is not 1 to `MAX_VALUES`."""
+    values = tuple(int(v) for v in values)
+    if not 1 <= len(values) <= MAX_VALUES:
+        raise UsageError(f"maximum of {len(values)} integers at once. Nothing was sent; pass one to {MAX_VALUES}.")
+    if not all(INT64_MIN <= v <= INT64_MAX for v in values):
+        listed = " and ".join(map(str, values))
+        raise UsageError(f"maximum of {listed}: not 64-bit integers. Nothing was sent; pass smaller ones.")
+    return values

@@ -13,10 +13,10 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import RankError, UsageError
-from .checks import check_data, check_int64, check_members
+from .checks import INT64_MIN, MAX_VALUES, check_data, check_int64, check_members
 from .transfers import Incoming, Outgoing, Transfer, reap
 from .waiting import deadline_error, ranks_text, wait_until
 
@@ -77,13 +77,16 @@ class MPIGroup:
         self._run({root: stream}, what, patience, receiving=True)
         return stream.take()
 
-    def begin_max(self, a: int, b: int) -> PendingMax:
+    def begin_max(self, *values: int) -> PendingMax:
         self._check_usable("maximum over ranks")
-        mine, result = array("q", check_int64(a, b)), array("q", (0, 0))
+        given = check_int64(*values)
+        # Always as many: a rank that leaves by an error asks a question of its own, which meets the others' round.
+        mine = array("q", given + (INT64_MIN,) * (MAX_VALUES - len(given)))
+        result = array("q", mine)
         with self._translated("maximum over ranks"):
             kind = self._mpi.INT64_T
-            request = self._comm.Iallreduce([mine, 2, kind], [result, 2, kind], self._mpi.MAX)
-        return PendingMax(self, Transfer(request, mine, result), result)
+            request = self._comm.Iallreduce([mine, MAX_VALUES, kind], [result, MAX_VALUES, kind], self._mpi.MAX)
+        return PendingMax(self, Transfer(request, mine, result), result, len(given))
 
     def close(self) -> None:
         """Free the duplicate (collective). Wait for every `Pending` before.
@@ -176,26 +179,27 @@ class MPIGroup:
 class PendingMax:
     """An `Iallreduce` under way (see `Pending`). MPI does not tell which rank is late: the error names all others."""
 
-    def __init__(self, group: MPIGroup, transfer: Transfer, result: Any) -> None:
+    def __init__(self, group: MPIGroup, transfer: Transfer, result: array[int], count: int) -> None:
         self._group = group
         self._transfer = transfer
         self._result = result
+        self._count = count
 
-    def test(self) -> tuple[int, int] | None:
+    def test(self) -> tuple[int, ...] | None:
         try:
             if not self._transfer.done():
                 return None
         except self._group._mpi.Exception as e:
             self._group._whole = False
             raise self._group._rank_error("maximum over ranks", e) from e
-        return self._result[0], self._result[1]
+        return tuple(self._result[: self._count])
 
-    def wait(self) -> tuple[int, int]:
+    def wait(self) -> tuple[int, ...]:
         group = self._group
         if not wait_until(lambda: self.test() is not None, group._timeout):
             group._whole = False
             raise deadline_error("maximum over ranks", group.rank, group._others(), group._timeout, one_of=True)
-        return self._result[0], self._result[1]
+        return tuple(self._result[: self._count])
 
 
 class Advancing(Protocol):

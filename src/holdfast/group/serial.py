@@ -64,13 +64,13 @@ SERIAL = SerialComm()
 class _Done:
     """A maximum over one rank: known when it is begun."""
 
-    def __init__(self, result: tuple[int, int]) -> None:
+    def __init__(self, result: tuple[int, ...]) -> None:
         self._result = result
 
-    def test(self) -> tuple[int, int] | None:
+    def test(self) -> tuple[int, ...] | None:
         return self._result
 
-    def wait(self) -> tuple[int, int]:
+    def wait(self) -> tuple[int, ...]:
         return self._result
 
 
@@ -89,8 +89,8 @@ class SerialGroup:
         check_members(members, 0, 1, what)
         return check_data(data, what)
 
-    def begin_max(self, a: int, b: int) -> _Done:
-        return _Done(check_int64(a, b))
+    def begin_max(self, *values: int) -> _Done:
+        return _Done(check_int64(*values))
 
     def close(self) -> None:
         pass
