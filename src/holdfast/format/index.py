@@ -12,20 +12,13 @@ from typing import Any, NamedTuple
 import msgpack
 
 from ..errors import DamageError
-from .blocks import ALIGN, BLOCK, DIGEST_BYTES, block_count, digest
+from .blocks import ALIGN, BLOCK, DIGEST_BYTES, digest
+from .extents import MALFORMED, DataSource, StoredBuffer, check_apart, number, require
 from .keys import GROUP_RANKS
 
 MAGIC = b"HFGROUP1"
 INDEX_LIMIT = 1 << 30  # bytes of an index file or part that a reader takes
 _MAX_DIMS = 64
-
-
-class StoredBuffer(NamedTuple):
-    """A buffer in a data file: offset and length in bytes, 16-byte digests of its blocks joined."""
-
-    offset: int
-    nbytes: int
-    digests: bytes
 
 
 class StoredObject(NamedTuple):
@@ -54,37 +47,45 @@ class StoredFile(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One rank's index."""
+    """One rank's index. `nbytes`: of its data file; `sources`: the data files of other versions or ranks that its extents
+    name, counted from 1."""
 
     rank: int
-    nbytes: int  # of the data file
+    nbytes: int
     objects: tuple[StoredObject, ...]
     files: tuple[StoredFile, ...]
+    sources: tuple[DataSource, ...] = ()
+
+    @property
+    def state(self) -> int:
+        """Bytes of the objects' buffers, wherever they stand."""
+        return sum(o.nbytes for o in self.objects)
 
     def encode(self) -> bytes:
-        objects = [
-            [o.name, o.kind, o.late, o.shard, o.tree, [[b.offset, b.nbytes, b.digests] for b in o.buffers]]
-            for o in self.objects
-        ]
+        objects = [[o.name, o.kind, o.late, o.shard, o.tree, [b.plain() for b in o.buffers]] for o in self.objects]
         files = [[f.path, f.nbytes, f.tail, f.place] for f in self.files]
-        body = {"rank": self.rank, "bytes": self.nbytes, "block": BLOCK, "objects": objects, "files": files}
-        return _pack(body)
+        sources = [[s.version, s.digest, s.rank, s.nbytes] for s in self.sources]
+        body = {"rank": self.rank, "bytes": self.nbytes, "block": BLOCK}
+        return _pack({**body, "sources": sources, "objects": objects, "files": files})
 
     @staticmethod
     def decode(data: bytes, rank: int, file: str) -> Part:
         """The part of `rank`, checked throughout."""
         body = _unpack(data, file)
         try:
-            _require(isinstance(body, dict) and body["rank"] == rank and body["block"] == BLOCK)
-            size = _number(body["bytes"])
-            _require(size % ALIGN == 0)
-            objects = tuple(_object(o, size) for o in body["objects"])
-            _require(len({o.name for o in objects}) == len(objects))
-            _in_order(objects)
+            require(isinstance(body, dict) and body["rank"] == rank and body["block"] == BLOCK)
+            size = number(body["bytes"])
+            require(size % ALIGN == 0)
+            sources = tuple(DataSource.parse(s) for s in body["sources"])
+            _check_sources(sources, rank)
+            sizes = (size, *(s.nbytes for s in sources))
+            objects = tuple(_object(o, sizes) for o in body["objects"])
+            require(len({o.name for o in objects}) == len(objects))
+            check_apart([b for o in objects for b in o.buffers], len(sizes))
             files = tuple(_file(f) for f in body["files"])
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise DamageError(f"{file}: the index of rank {rank} is malformed", file=file, rank=rank) from error
-        return Part(rank, size, objects, files)
+        return Part(rank, size, objects, files, sources)
 
 
 class Group(NamedTuple):
@@ -115,15 +116,15 @@ def decode_header(header: bytes, group: Group, file: str) -> list[tuple[int, int
         raise DamageError(f"{file}: the header of this index file is damaged", file=file, offset=0)
     body = _unpack(header[len(MAGIC) :], file)
     try:
-        _require(isinstance(body, list) and len(body) == group.ranks)
+        require(isinstance(body, list) and len(body) == group.ranks)
         at, entries = group.header, []
         for offset, nbytes, name in body:
             offset, nbytes = int.from_bytes(offset, "big"), int.from_bytes(nbytes, "big")
-            _require(offset == at and isinstance(name, bytes) and len(name) == DIGEST_BYTES)
+            require(offset == at and isinstance(name, bytes) and len(name) == DIGEST_BYTES)
             at += nbytes
             entries.append((offset, nbytes, name))
-        _require(at == group.nbytes)
-    except _MALFORMED as error:
+        require(at == group.nbytes)
+    except MALFORMED as error:
         raise DamageError(f"{file}: the header of this index file is malformed", file=file, offset=0) from error
     return entries
 
@@ -138,71 +139,51 @@ def decode_root(data: bytes, ranks: int, file: str) -> list[Group]:
     try:
         groups, at = [], 0
         for first, count, nbytes, header, name in body:
-            group = Group(_number(first), _number(count), _number(nbytes), _number(header), name)
-            _require(group.first == at and 0 < group.ranks <= GROUP_RANKS)
-            _require(group.header <= group.nbytes <= INDEX_LIMIT)
-            _require(isinstance(name, bytes) and len(name) == DIGEST_BYTES)
+            group = Group(number(first), number(count), number(nbytes), number(header), name)
+            require(group.first == at and 0 < group.ranks <= GROUP_RANKS)
+            require(group.header <= group.nbytes <= INDEX_LIMIT)
+            require(isinstance(name, bytes) and len(name) == DIGEST_BYTES)
             at += group.ranks
             groups.append(group)
-        _require(at == ranks)
-    except _MALFORMED as error:
+        require(at == ranks)
+    except MALFORMED as error:
         raise DamageError(f"{file}: the root of the index is malformed", file=file) from error
     return groups
 
 
 # -- checks ------------------------------------------------------------------------------------
 
-_MALFORMED = (AssertionError, TypeError, ValueError, KeyError, OverflowError, DamageError, UnicodeError)
+def _check_sources(sources: Sequence[DataSource], rank: int) -> None:
+    """Each data file is named once, by one digest of its version, and the part's own not at all: else `check_apart` would
+    miss what two names for one file share."""
+    require(len({(s.version, s.rank) for s in sources}) == len(sources))
+    versions = {(s.version, s.digest) for s in sources}
+    require(len({version for version, _ in versions}) == len(versions))
+    require(sum(digest == "" for _, digest in versions) <= 1)
+    require(all(s.digest != "" or s.rank != rank for s in sources))
 
 
-def _require(condition: bool) -> None:
-    if not condition:
-        raise ValueError("malformed")
-
-
-def _number(value: Any) -> int:
-    _require(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62)
-    return int(value)
-
-
-def _object(value: Any, size: int) -> StoredObject:
+def _object(value: Any, sizes: Sequence[int]) -> StoredObject:
     name, kind, late, shard, tree, buffers = value
-    _require(isinstance(name, str) and 0 < len(name) <= 255 and isinstance(kind, str) and 0 < len(kind) <= 255)
-    _require(isinstance(late, bool) and (tree is None or isinstance(tree, bytes)))
-    _require(isinstance(buffers, list) and (tree is not None or len(buffers) > 0))
-    return StoredObject(name, kind, late, _shard(shard), tree, tuple(_buffer(b, size) for b in buffers))
+    require(isinstance(name, str) and 0 < len(name) <= 255 and isinstance(kind, str) and 0 < len(kind) <= 255)
+    require(isinstance(late, bool) and (tree is None or isinstance(tree, bytes)))
+    require(isinstance(buffers, list) and (tree is not None or len(buffers) > 0))
+    return StoredObject(name, kind, late, _shard(shard), tree, tuple(StoredBuffer.parse(b, sizes) for b in buffers))
 
 
 def _shard(value: Any) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     if value is None:
         return None
     shape, offset = value
-    _require(isinstance(shape, list) and isinstance(offset, list) and len(shape) == len(offset) <= _MAX_DIMS)
-    return tuple(_number(n) for n in shape), tuple(_number(n) for n in offset)
-
-
-def _buffer(value: Any, size: int) -> StoredBuffer:
-    offset, nbytes, digests = value
-    offset, nbytes = _number(offset), _number(nbytes)
-    _require(offset + nbytes <= size and isinstance(digests, bytes))
-    _require(len(digests) == DIGEST_BYTES * block_count(nbytes))
-    return StoredBuffer(offset, nbytes, digests)
-
-
-def _in_order(objects: Sequence[StoredObject]) -> None:
-    """One after the other: buffers that overlap would make a small file stand for any amount of data."""
-    at = 0
-    for stored in objects:
-        for buffer in stored.buffers:
-            _require(buffer.offset >= at)
-            at = buffer.offset + buffer.nbytes
+    require(isinstance(shape, list) and isinstance(offset, list) and len(shape) == len(offset) <= _MAX_DIMS)
+    return tuple(number(n) for n in shape), tuple(number(n) for n in offset)
 
 
 def _file(value: Any) -> StoredFile:
     path, nbytes, tail, place = value
-    _require(isinstance(path, str) and isinstance(place, str))
-    _require(isinstance(tail, bytes) and len(tail) == DIGEST_BYTES)
-    return StoredFile(path, _number(nbytes), tail, place)
+    require(isinstance(path, str) and isinstance(place, str))
+    require(isinstance(tail, bytes) and len(tail) == DIGEST_BYTES)
+    return StoredFile(path, number(nbytes), tail, place)
 
 
 def _header(entries: Sequence[tuple[int, int, bytes]]) -> bytes:
