@@ -57,6 +57,13 @@ def same_outcome(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail("the test failed on another rank", pytrace=False)
 
 
+@pytest.fixture(autouse=True)
+def landed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions are durable when the call returns, so that what is there is certain. Modules with IN_FLIGHT test the rest."""
+    if not getattr(request.module, "IN_FLIGHT", False):
+        monkeypatch.setenv("HOLDFAST_OVERLAP", "off")
+
+
 @pytest.fixture
 def comm(same_outcome: None, request: pytest.FixtureRequest) -> Iterator[MPI.Intracomm]:
     """A communicator of all ranks for this test alone: what a failed test left in flight meets no other.
