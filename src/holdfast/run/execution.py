@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..catalog import Base, End, Snapshot, check_fence, put_base, put_end
+from ..catalog.failures import read_failures
 from ..config import Options
 from ..engine import Item
 from ..errors import (
@@ -138,6 +139,8 @@ class Execution:
         self._settle_files()
         if not self.readonly:
             from_root(self.group, "sealing the base", self._seal)
+            if commit is not None:
+                self.costs.recall(commit.seconds)
         self._agree_on_replicated()
         self.settled = True
         if not self.readonly:
@@ -152,7 +155,7 @@ class Execution:
         mine = sorted(entry.name for entry in self.objects if entry.replicated)
         if self.group.size == 1:
             return
-        told: list[list[str]] = together(self.group, "settling what is replicated", mine)
+        told: Any = together(self.group, "settling what is replicated", mine)
         for rank, names in enumerate(told):
             for name in sorted(set(names) ^ set(told[0])):
                 raise UsageError(
@@ -185,6 +188,16 @@ class Execution:
         put_base(self.store, self.writer.attempt, Base(link, chain, records, self.params, self.group.size))
         self.writer.lineage = [x.name for x in behind]
         self.writer.clean()
+
+    def learn_mtbf(self) -> None:
+        """How often the attempts on record failed, for `auto` without an `mtbf`."""
+
+        def read() -> float:
+            return read_failures(self.store, self.writer.attempt).mtbf()
+
+        mtbf = from_root(self.group, "reading how often attempts failed", read)
+        assert isinstance(mtbf, float)
+        self.costs.mtbf = mtbf
 
     def tell_complete(self) -> None:
         """Say once that there is nothing left to do (local)."""

@@ -75,6 +75,8 @@ class Loops:
         step = stored.position if stored is not None else 0
         if run.options.signals:
             run.interrupts.install()
+        if every.auto is not None and every.auto.mtbf is None:
+            run.learn_mtbf()
         pacer = Pacer(every, run.group, run.interrupts, step, run.costs, run.has_landed)
         if run.flying:
             pacer.watch(run)
