@@ -18,19 +18,20 @@ from .attempts import (
     put_fence,
     read_attempt,
 )
-from .commits import Commit, Loop, read_commit
+from .commits import Commit, Loop, check_refs, read_commit, read_linked
 from .lineage import Name, Snapshot
 from .process import Process, current
 
 if TYPE_CHECKING:
     from .check import Problem, check_records
     from .eviction import evict
-    from .overview import Catalog, Version, list_versions, read_catalog
+    from .overview import Catalog, Version, list_versions, read_catalog, why_kept
 
 # Not needed by a program that starts, so not part of its import time.
 _LATER = {
     "Problem": "check", "check_records": "check", "evict": "eviction",
     "Catalog": "overview", "Version": "overview", "list_versions": "overview", "read_catalog": "overview",
+    "why_kept": "overview",
 }  # fmt: skip
 
 
@@ -45,6 +46,6 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Attempt", "Base", "End", "Holder", "check_fence", "find_holder", "list_attempts",
     "put_base", "put_end", "put_fence", "read_attempt",
-    "Problem", "check_records", "Commit", "Loop", "read_commit", "evict", "Name", "Snapshot",
-    "Catalog", "Version", "list_versions", "read_catalog", "Process", "current",
+    "Problem", "check_records", "Commit", "Loop", "check_refs", "read_commit", "read_linked", "evict", "Name", "Snapshot",
+    "Catalog", "Version", "list_versions", "read_catalog", "why_kept", "Process", "current",
 ]  # fmt: skip

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ..errors import DamageError
-from ..format import RECORD_LIMIT, Link, decode_record, encode_record, version_name
+from ..format import RECORD_LIMIT, Link, decode_record, encode_record, parse_version, version_name
 from ..format.keys import COMMIT_NAME, Kind, folder
 from ..format.records import FORMAT, count, field, seconds
-from ..store import Store
+from ..store import KeyMissingError, Store
 
 
 class Loop(NamedTuple):
@@ -20,8 +22,9 @@ class Loop(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A version's commit record. `index` is the size and digest of its root index; `seconds` how long the
-    program had waited for this version when the record was written."""
+    """A version's commit record. `nbytes`: of the data files written for it; `seconds`: how long the program had waited
+    for it when the record was written; `index_bytes`, `index_digest`: of its root index; `state`: bytes of the state, all
+    ranks together; `refs`: the checkpoints in whose data files some of its blocks are, newest first."""
 
     kind: Kind
     version: int
@@ -39,6 +42,8 @@ class Commit(NamedTuple):
     seconds: float
     index_bytes: int
     index_digest: str
+    state: int = 0
+    refs: tuple[Link, ...] = ()
 
     @property
     def name(self) -> str:
@@ -66,6 +71,8 @@ class Commit(NamedTuple):
             "ranks": self.ranks,
             "objects": self.objects,
             "bytes": self.nbytes,
+            "state": self.state,
+            "refs": [link.plain() for link in sorted(self.refs, key=lambda link: _age(link.name), reverse=True)],
             "created": self.created,
             "seconds": self.seconds,
             "index": {"bytes": self.index_bytes, "digest": self.index_digest},
@@ -83,6 +90,34 @@ def read_commit(store: Store, kind: Kind, name: str) -> tuple[Commit, str, list[
     return commit, digest, complaints
 
 
+def read_linked(store: Store, link: Link) -> Commit:
+    """The commit of the checkpoint that `link` names; DamageError unless it is there, whole, and this very one."""
+    key = f"versions/{link.name}/{COMMIT_NAME}"
+    version = _age(link.name)[0]
+    try:
+        commit, digest, _ = read_commit(store, "checkpoint", link.name)
+    except KeyMissingError as error:
+        raise DamageError(f"{key} is missing", file=key, offset=0, version=version) from error
+    if digest != link.digest:
+        raise DamageError(f"{key} is not the record that is meant", file=key, offset=0, version=version)
+    return commit
+
+
+def check_refs(store: Store, refs: Iterable[Link]) -> None:
+    """DamageError unless each of these checkpoints has the commit that is meant: a version that refers to another's blocks
+    is whole only as long as that one is there."""
+    for link in refs:
+        try:
+            read_linked(store, link)
+        except DamageError as error:
+            text = f"{error.message}; blocks of version {_age(link.name)[0]} are needed"
+            raise DamageError(text, file=error.file, offset=error.offset, version=_age(link.name)[0]) from error
+
+
+def _age(name: str) -> tuple[int, int]:
+    return parse_version(name) or (0, 0)
+
+
 def _parse(body: dict[str, Any], key: str) -> Commit:
     if body.get("format") != FORMAT:
         raise DamageError(f"{key}: format {body.get('format')!r} is not one that this Holdfast reads (1)", file=key)
@@ -95,9 +130,10 @@ def _parse(body: dict[str, Any], key: str) -> Commit:
         for name, v in field(body, "loops", dict, key).items()
         if isinstance(v, dict)
     }
+    version = count(body, "version", key, least=1)
     return Commit(
         kind,
-        count(body, "version", key, least=1),
+        version,
         count(body, "attempt", key, least=1),
         Link.parse(body.get("parent")),
         field(body, "label", (str, type(None)), key),
@@ -112,4 +148,16 @@ def _parse(body: dict[str, Any], key: str) -> Commit:
         seconds(body, "seconds", key),
         count(index, "bytes", key),
         field(index, "digest", str, key),
+        count(body, "state", key),
+        _refs(body, kind, version, key),
     )
+
+
+def _refs(body: dict[str, Any], kind: Kind, version: int, key: str) -> tuple[Link, ...]:
+    """The member `refs`: versions before this one, newest first, each once. A record has none: nobody counts its."""
+    links = tuple(Link.parse(value) for value in field(body, "refs", list, key))
+    numbers = [version, *(_age(link.name)[0] for link in links if link is not None)]
+    falling = all(a > b for a, b in pairwise(numbers))
+    if None in links or not falling or (links and kind == "record"):
+        raise DamageError(f"{key}: member 'refs' is malformed", file=key)
+    return tuple(link for link in links if link is not None)

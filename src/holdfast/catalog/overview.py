@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +10,20 @@ from ..errors import DamageError
 from ..format import Link, parse_version
 from ..format.keys import COMMIT_NAME, RUN_KEY, Kind, folder
 from ..format.records import RECORD_LIMIT, decode_record
+from ..policy import Keep
 from ..store import KeyMissingError, Store
 from .attempts import Attempt, read_attempt
 from .lineage import Snapshot
+from .retention import plan
 
 
 @dataclass(frozen=True)
 class Version:
     """A version as listed. `status`: `current` (counts), `abandoned`, `damaged`, `fragment` (never committed).
     `step`: steps completed; `parent`: a version's number; `time`: of the commit, seconds since 1970; `seconds`: the stall;
-    `content`: a digest that equal states share;
-    `bytes`: of the data files. What is not known of a damaged one or a fragment is None or 0."""
+    `content`: a digest that equal states share; `bytes`: of the data files written for it; `state`: bytes of the state;
+    `refs`: numbers of the versions that some of its blocks are in, newest first; `chain`: how many versions a read of it
+    touches. What is not known of a damaged one or a fragment is None, 0 or empty."""
 
     name: str
     number: int
@@ -38,6 +42,9 @@ class Version:
     label: str | None = None
     content: str = ""
     problem: str | None = None
+    state: int = 0
+    chain: int = 0
+    refs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,21 @@ def _version(
         reason=commit.reason,
         label=commit.label,
         content=commit.index_digest,
+        state=commit.state,
+        chain=1 + len(commit.refs),
+        refs=tuple(parsed[0] for link in commit.refs if (parsed := parse_version(link.name))),
     )
+
+
+def why_kept(lineage: Sequence[Version], keep: Keep) -> dict[int, str]:
+    """For each version of `Catalog.lineage` beyond the newest `keep.last` that retention keeps: "held by 12", which needs its
+    blocks or those behind it, or "spare of 12", with which it shares none; by number."""
+    names = [str(v.number) for v in lineage]
+    kept = plan([frozenset(map(str, v.refs)) for v in lineage], names, keep.last)
+    return {
+        lineage[i].number: f"{'spare of' if why.spare else 'held by'} {lineage[why.needed].number}"
+        for i, why in kept.items()
+    }
 
 
 def _run_id(store: Store) -> tuple[str, str | None]:

@@ -1,16 +1,16 @@
-"""Deleting versions: the commit record first, the data after."""
+"""Deleting versions: which are not needed any more; the commit record first, the data after."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from ..errors import DamageError
 from ..format.keys import COMMIT_NAME, ROOT_NAME, Kind, folder
 from ..policy import Keep
 from ..store import KeyMissingError, Store
 from .attempts import check_fence
-from .commits import read_commit
+from .commits import Commit, check_refs, read_commit
 from .lineage import Snapshot
 
 
@@ -26,21 +26,85 @@ def remove(store: Store, kind: Kind, name: str) -> None:
     store.delete_tree(path)
 
 
-def surplus(names: Iterable[str], keep: int) -> list[str]:
-    """Of names newest first, those beyond the newest `keep`, oldest first: so that a kill half-way leaves no hole."""
-    return list(names)[keep:][::-1]
+class Kept(NamedTuple):
+    """Why a version beyond the newest `keep.last` is kept: the one at the position `needed` of the lineage refers to it, or to
+    one behind it; or, if `spare`, it is the one that shares no block with that one, or on the way to it."""
+
+    needed: int
+    spare: bool
 
 
-def find_surplus(store: Store, lineage: list[str], keep: Keep) -> dict[str, int]:
-    """The checkpoints of the lineage (names, newest first) beyond `keep.last`, oldest first, with their bytes.
+def plan(refs: Sequence[frozenset[str] | None], names: Sequence[str], last: int) -> dict[int, Kept]:
+    """Which versions of a lineage are kept besides the newest `last`, and for which: by position, 0 the newest.
 
-    What is damaged is not among them: it is evidence, not surplus, and goes only when asked for.
+    `names`: of the lineage, newest first; `refs`: the names that each refers to; None if it can't be told: then all that is
+    behind it is kept. What is kept is the newest end of the lineage, without holes: down to the oldest version that a kept one
+    refers to. With `last` of 2 or more one of them shares no block with the newest, if there is such a one: one bad block
+    does not take all.
     """
+    position = {name: i for i, name in enumerate(names)}
+    kept: dict[int, Kept] = {}
+
+    def reach(cut: int, through: int, why: Kept) -> int:
+        for i in range(cut, through + 1):
+            kept[i] = why
+        return max(cut, through + 1)
+
+    def follow(looked: int, cut: int) -> int:
+        """What the versions from `looked` on need, and what these need in turn."""
+        while looked < cut:
+            needs = refs[looked]
+            oldest = len(names) - 1 if needs is None else max((position.get(name, 0) for name in needs), default=0)
+            cut = reach(cut, oldest, Kept(looked, False))
+            looked += 1
+        return cut
+
+    cut = follow(0, min(last, len(names)))
+    newest = refs[0] if names else None
+    if last >= 2 and newest is not None:
+        shared = {names[0], *newest}
+        for i in range(1, len(names)):
+            needs = refs[i]
+            if needs is not None and shared.isdisjoint({names[i], *needs}):
+                follow(cut, reach(cut, i, Kept(0, True)))
+                break
+    return kept
+
+
+def find_surplus(
+    store: Store, lineage: Sequence[str], keep: Keep, known: dict[str, Commit | None] | None = None
+) -> dict[str, int]:
+    """The checkpoints of the lineage (names, newest first) that need not be kept, oldest first, with their bytes.
+
+    What is damaged is not among them: it is evidence, not surplus, and goes only when asked for. If it is among what is kept,
+    nothing behind it is surplus, since nobody can tell what it refers to. `known`: commits read before, by name (None: there is
+    none), which are read once.
+    """
+    commits = {} if known is None else known
+    for gone in set(commits) - set(lineage):
+        del commits[gone]
+    damaged = set()
+    for name in lineage:
+        if name not in commits:
+            try:
+                commits[name] = read_commit(store, "checkpoint", name)[0]
+            except KeyMissingError:
+                commits[name] = None
+            except DamageError:
+                damaged.add(name)
+    refs = [None if name in damaged else _refs(commits[name]) for name in lineage]
+    kept = plan(refs, lineage, keep.last)
+    first = max(keep.last, *(i + 1 for i in kept)) if kept else keep.last
     found = {}
-    for name in surplus(lineage, keep.last):
-        with suppress(KeyMissingError, DamageError):
-            found[name] = read_commit(store, "checkpoint", name)[0].nbytes
+    for name in lineage[first:][::-1]:
+        commit = commits.get(name)
+        if commit is not None:
+            found[name] = commit.nbytes
     return found
+
+
+def _refs(commit: Commit | None) -> frozenset[str]:
+    return frozenset(link.name for link in commit.refs) if commit is not None else frozenset()
 
 
 def remove_all(store: Store, attempt: int, names: Iterable[str]) -> None:
@@ -81,3 +145,8 @@ def remove_unfinished(store: Store, attempt: int, below: int) -> None:
             path = f"{folder(kind)}/{n.name}"
             if not store.exists(f"{path}/{COMMIT_NAME}") and not store.exists(f"{path}/{ROOT_NAME}"):
                 store.delete_tree(path)
+
+
+__all__ = [
+    "Kept", "check_refs", "find_surplus", "plan", "remove", "remove_all", "remove_surplus_records", "remove_unfinished",
+]  # fmt: skip
