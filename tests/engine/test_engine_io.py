@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.engine import Item, PartReader, write_part
-from holdfast.engine.read import _SMALL, _WINDOW, REQUEST
-from holdfast.engine.write import SPAN, TREE_INLINE
+from holdfast.engine.plan import TREE_INLINE
+from holdfast.engine.read import _SMALL, _WINDOW
+from holdfast.engine.requests import REQUEST
+from holdfast.engine.units import UNIT
 from holdfast.errors import DamageError
 from holdfast.format import BLOCK, Part
 from holdfast.store import open_store
@@ -23,7 +25,7 @@ from holdfast.store import open_store
 KEY = "versions/00000001-a000001/data/r000000"
 _MEMORY = Path("/dev/shm")
 
-POOL = np.random.default_rng(3).integers(1, 256, 2 * SPAN + 3 * BLOCK, np.uint8)  # no zeros: a gap never looks like content
+POOL = np.random.default_rng(3).integers(1, 256, 2 * UNIT + 3 * BLOCK, np.uint8)  # no zeros: a gap never looks like content
 
 
 @contextlib.contextmanager
@@ -54,13 +56,13 @@ def check(items: list[Item], threads: int) -> Part:
                     out = np.zeros(buffer.nbytes, np.uint8)
                     source.read(i, out)
                     assert np.array_equal(out, buffer)
-                for b in stored.buffers:
-                    covered[b.offset : b.offset + b.nbytes] = True
+                for e in (e for b in stored.buffers for e in b.extents):
+                    covered[e.offset : e.offset + e.nbytes] = True
         assert not np.frombuffer(raw, np.uint8)[~covered].any(), "what lies between buffers is zero"
         return part
 
 
-around = st.sampled_from([0, 8, 4096, 64 << 10, _SMALL, _WINDOW, BLOCK, REQUEST, SPAN])
+around = st.sampled_from([0, 8, 4096, 64 << 10, _SMALL, _WINDOW, BLOCK, REQUEST, UNIT])
 sizes = st.integers(0, 100) | st.builds(lambda n, d: max(0, n + d), around, st.integers(-9, 9))
 
 
@@ -74,10 +76,10 @@ def test_what_is_written_is_read(shapes: list[tuple[list[int], int]], threads: i
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
-@pytest.mark.parametrize("size", [SPAN - 1, SPAN, SPAN + 1, 2 * SPAN + BLOCK + 5])
+@pytest.mark.parametrize("size", [UNIT - 1, UNIT, UNIT + 1, 2 * UNIT + BLOCK + 5])
 def test_large_buffers_after_a_small_one(size: int, threads: int) -> None:
     part = check([item("small", [5]), item("large", [size], seed=7)], threads)
-    assert len(part.objects[1].buffers[0].digests) == 16 * -(-size // BLOCK)
+    assert len(part.objects[1].buffers[0].extents) == -(-size // BLOCK)
 
 
 def test_nothing_is_a_file_of_no_bytes() -> None:
@@ -92,14 +94,14 @@ def test_ten_thousand_small_objects_share_a_file_and_a_few_reads() -> None:
         part = write_part(store, KEY, 0, items, [], 2)
         reads = 0
         with PartReader(store, KEY, part, 2) as reader:
-            fetch = reader.fetch
+            fetch = reader.files.read
 
             def counted(*args: Any) -> None:
                 nonlocal reads
                 reads += 1
                 fetch(*args)
 
-            reader.fetch = counted
+            reader.files.read = counted
             for given_item, stored in zip(items, part.objects, strict=True):
                 out = np.empty(given_item.buffers[0].nbytes, np.uint8)
                 reader.source(stored).read(0, out)
@@ -108,7 +110,7 @@ def test_ten_thousand_small_objects_share_a_file_and_a_few_reads() -> None:
         assert [p.name for p in Path(store.location).rglob("*") if p.is_file()] == ["r000000"]
 
 
-@pytest.mark.parametrize("size", [10, _SMALL, _SMALL + 1, BLOCK + 1, 2 * SPAN])
+@pytest.mark.parametrize("size", [10, _SMALL, _SMALL + 1, BLOCK + 1, 2 * UNIT])
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_flipped_bit_is_found_wherever_it_is(size: int, threads: int) -> None:
     with place() as store:
@@ -116,21 +118,22 @@ def test_a_flipped_bit_is_found_wherever_it_is(size: int, threads: int) -> None:
         path = Path(store.location) / KEY
         buffer = part.objects[1].buffers[0]
         for at in {0, size // 2, size - 1, min(BLOCK, size - 1), max(0, size - BLOCK)}:
+            e = buffer.extents[at // BLOCK]
+            place_of = e.offset + at % BLOCK
             with open(path, "r+b") as f:
-                f.seek(buffer.offset + at)
+                f.seek(place_of)
                 byte = f.read(1)[0]
-                f.seek(buffer.offset + at)
+                f.seek(place_of)
                 f.write(bytes([byte ^ 1]))
             with PartReader(store, KEY, part, threads) as reader:
                 for out in (np.zeros(size, np.uint8), None):
                     with pytest.raises(DamageError) as caught:
                         reader.read(buffer, out, "b")
                     error = caught.value
-                    where = buffer.offset + at - at % BLOCK
-                    assert (error.file, error.object, error.rank, error.offset) == (KEY, "b", 0, where)
+                    assert (error.file, error.object, error.rank, error.offset) == (KEY, "b", 0, e.offset)
                 reader.read(part.objects[0].buffers[0], np.zeros(3, np.uint8), "a")
             with open(path, "r+b") as f:
-                f.seek(buffer.offset + at)
+                f.seek(place_of)
                 f.write(bytes([byte]))
         with PartReader(store, KEY, part, threads) as reader:
             reader.read(buffer, None, "b")
@@ -145,7 +148,7 @@ def test_a_failed_write_leaves_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
             write = writer.write
 
             def once(offset: int, data: Any) -> None:
-                if offset >= SPAN:
+                if offset >= UNIT:
                     raise OSError("no more")
                 write(offset, data)
 
@@ -154,7 +157,7 @@ def test_a_failed_write_leaves_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(store, "create", failing)
         with pytest.raises(OSError, match="no more"):
-            write_part(store, KEY, 0, [item("a", [2 * SPAN + 1])], [], 3)
+            write_part(store, KEY, 0, [item("a", [2 * UNIT + 1])], [], 3)
         assert not (Path(store.location) / KEY).exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def write(store: Any) -> Any:
 
 
 def test_there_and_back(store: Any) -> None:
-    published = publish(store, SerialGroup(), draft(), time.perf_counter(), write(store))
+    published = publish(store, SerialGroup(), draft(), write(store))
     commit, digest, complaints = read_commit(store, "checkpoint", "00000001-a000001")
     assert commit == published.commit and digest == published.link.digest and complaints == []
     assert (commit.objects, commit.nbytes) == (3, sum(n for k, n in store.tree(commit.path) if "/data/" in k))
@@ -75,7 +74,7 @@ def test_there_and_back(store: Any) -> None:
 
 def test_data_before_index_before_fence_before_commit_before_fence(store: Any) -> None:
     seen = Recording(store)
-    publish(seen, SerialGroup(), draft(), time.perf_counter(), write(seen))
+    publish(seen, SerialGroup(), draft(), write(seen))
     path = "versions/00000001-a000001"
     assert [c for c in seen.calls if c[0] in ("create", "put", "list")] == [
         ("create", f"{path}/data/r000000"),
@@ -90,7 +89,7 @@ def test_data_before_index_before_fence_before_commit_before_fence(store: Any) -
 def test_a_later_fence_before_the_commit_prevents_it(store: Any) -> None:
     store.put("attempts/000002.json", b"")
     with pytest.raises(FencedError):
-        publish(store, SerialGroup(), draft(), time.perf_counter(), write(store))
+        publish(store, SerialGroup(), draft(), write(store))
     assert not store.exists("versions/00000001-a000001/commit")
 
 
@@ -104,7 +103,7 @@ def test_a_later_fence_during_the_commit_is_not_success(store: Any, monkeypatch:
 
     monkeypatch.setattr(store, "put", late)
     with pytest.raises(FencedError):
-        publish(store, SerialGroup(), draft(), time.perf_counter(), write(store))
+        publish(store, SerialGroup(), draft(), write(store))
 
 
 def test_a_failure_names_version_and_rank_and_leaves_no_commit(store: Any) -> None:
@@ -112,14 +111,14 @@ def test_a_failure_names_version_and_rank_and_leaves_no_commit(store: Any) -> No
         raise OSError("a strange thing")
 
     with pytest.raises(CheckpointError, match="Version 1 was not written: rank 0.*a strange thing") as caught:
-        publish(store, SerialGroup(), draft(), time.perf_counter(), fail)
+        publish(store, SerialGroup(), draft(), fail)
     assert caught.value.version == 1 and caught.value.causes[0].type == "OSError"
     assert not store.exists("versions/00000001-a000001/commit")
 
 
 @pytest.mark.parametrize("file", ["data/r000000", "index/g000000", "index/root"])
 def test_every_flipped_byte_is_found_and_placed(store: Any, file: str) -> None:
-    commit = publish(store, SerialGroup(), draft(), time.perf_counter(), write(store)).commit
+    commit = publish(store, SerialGroup(), draft(), write(store)).commit
     path = Path(store.location) / commit.path / file
     whole = path.read_bytes()
     step = max(1, len(whole) // 60)
@@ -133,14 +132,14 @@ def test_every_flipped_byte_is_found_and_placed(store: Any, file: str) -> None:
 
 
 def test_progress_counts_every_byte(store: Any) -> None:
-    commit = publish(store, SerialGroup(), draft(), time.perf_counter(), write(store)).commit
+    commit = publish(store, SerialGroup(), draft(), write(store)).commit
     seen: list[int] = []
     list(verify_version(store, commit, 2, seen.append))
     assert sum(seen) == sum(b.nbytes for o in open_part(store, commit, 0, 1).part.objects for b in o.buffers)
 
 
 def test_a_missing_rank_is_damage(store: Any) -> None:
-    commit = publish(store, SerialGroup(), draft(), time.perf_counter(), write(store)).commit
+    commit = publish(store, SerialGroup(), draft(), write(store)).commit
     with pytest.raises(DamageError, match="no index of rank 1"):
         open_part(store, commit, 1, 1)
     assert [g.ranks for g in read_groups(store, commit)] == [1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..catalog import Commit
 from ..errors import DamageError
-from ..format import Part, digest, digest_hex
+from ..format import Part, digest, digest_hex, versions_used
 from ..format.index import INDEX_LIMIT, Group, decode_header, decode_root
 from ..format.keys import ROOT_NAME, data_name, group_name
 from ..store import KeyMissingError, Store
@@ -30,7 +30,12 @@ def read_part(store: Store, commit: Commit, rank: int, groups: list[Group] | Non
     """The index of one rank; reads the header of its group and the part alone. DamageError."""
     for number, group in enumerate(groups if groups is not None else read_groups(store, commit)):
         if group.first <= rank < group.first + group.ranks:
-            return _read_part(store, f"{commit.path}/{group_name(number)}", group, rank)
+            key = f"{commit.path}/{group_name(number)}"
+            part = _read_part(store, key, group, rank)
+            if not versions_used(part) <= set(commit.refs):  # retention goes by the commit: it would not have kept them
+                text = f"{key}: the index of rank {rank} refers to versions that the commit does not name"
+                raise DamageError(text, file=key, rank=rank)
+            return part
     raise DamageError(f"{commit.path} has no index of rank {rank}", file=commit.path, rank=rank)
 
 

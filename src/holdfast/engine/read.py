@@ -1,8 +1,9 @@
 """A rank's data of a version, and back into memory: every block verified before a byte of it is handed on.
 
-Large buffers are read in direct requests of a few blocks into staging memory, by a few threads, digested
-there and only then copied to where the program wants them. Small ones come from a window of the file that is kept, so that
-ten thousand small objects cost a few reads.
+Large buffers are read in direct requests of a few blocks into staging memory, by a few threads, digested there and only
+then copied to where the program wants them. Of a buffer in layers the extents are read of which a byte is seen, each once,
+and what is seen of them is copied. Small buffers come from windows of the files that are kept, so that ten thousand small
+objects cost a few reads.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import DamageError, StorageError
-from ..format import BLOCK, DIGEST_BYTES, Part, StoredBuffer, StoredObject, digest
-from ..format.blocks import round_up
+from ..format import BLOCK, Extent, Part, StoredBuffer, StoredObject, digest
+from ..format.blocks import ALIGN, round_up
 from ..format.index import INDEX_LIMIT
 from ..format.keys import COMMIT_NAME, GROUP_RANKS, ROOT_NAME, group_name
-from ..store import KeyMissingError, Reader, Store
+from ..store import Store
 from ..store.aligned import empty as aligned_empty
 from ..store.base import Bytes
+from .datafiles import DataFiles
+from .pieces import Pieces
+from .requests import Fetcher
 from .workers import work_through
 
-REQUEST = 2 * BLOCK  # bytes read at once
 _WINDOW = 1 << 20
-_SMALL = 256 << 10  # buffers up to this size are read through the window
+_WINDOWS = 8  # kept at once: a small object may lie in the file of an older version
+_SMALL = 256 << 10  # buffers up to this size are read through a window
 
 
 class PartReader:
@@ -34,9 +38,9 @@ class PartReader:
         self.key, self.part, self.threads = key, part, threads
         self.objects = {o.name: o for o in part.objects}
         self._store = store
-        self._reader: Reader | None = None
-        self._window = np.empty(0, np.uint8)
-        self._window_at = 0
+        self.files = DataFiles(store, key, part)
+        self._fetcher = Fetcher(self.files, threads)
+        self._windows: dict[int, tuple[int, Bytes]] = {}  # by data file: where it begins, and its bytes
 
     def __enter__(self) -> PartReader:
         return self
@@ -45,20 +49,22 @@ class PartReader:
         self.close()
 
     def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-        self._window = np.empty(0, np.uint8)
+        """Let go of files and memory. Read again, it opens what it needs."""
+        self.files.close()
+        self._fetcher.close()
+        self._windows.clear()
 
     @cached_property
     def trusted(self) -> bool:
-        """Whether all that says what this part holds belongs to the user, who alone can write it: data, index, commit.
+        """Whether all that says what this part holds belongs to the user, who alone can write it: data of all versions that
+        it is in, index, commits.
 
         Only then may code be run that is stored in it (pickles). False also if a file is missing.
         """
         version, _, data = self.key.rpartition("/data/r")
         group = group_name(self.part.rank // GROUP_RANKS)
-        keys = [self.key, *(f"{version}/{name}" for name in (COMMIT_NAME, ROOT_NAME, group))]
+        own = [f"{version}/{name}" for name in (COMMIT_NAME, ROOT_NAME, group)]
+        keys = [*self.files.keys, *own, *self.files.commits()]
         try:
             return bool(version and data) and all(self._store.owner_is_me(key) for key in keys)
         except (DamageError, StorageError):
@@ -72,70 +78,93 @@ class PartReader:
         """The object's structure, from the index or from its last buffer."""
         if stored.tree is not None:
             return stored.tree
-        out = np.empty(self._sane(stored.buffers[-1].nbytes), np.uint8)
-        self.read(stored.buffers[-1], out, stored.name)
+        buffer = stored.buffers[-1]
+        self.check_files(buffer)
+        if buffer.nbytes > INDEX_LIMIT:  # of a file with holes the length alone proves nothing
+            raise self.files.damage(0, 0, stored.name, f"claims a structure of {buffer.nbytes} bytes")
+        out = np.empty(buffer.nbytes, np.uint8)
+        self.read(buffer, out, stored.name)
         return out.tobytes()
 
+    def check_files(self, buffer: StoredBuffer) -> None:
+        """DamageError unless all files that the buffer is in are there, and as long as the index says."""
+        for number in {e.source for e in buffer.extents}:
+            self.files.open(number)
+
     def read(self, buffer: StoredBuffer, out: Bytes | None, name: str) -> None:
-        """Fill `out` with the buffer's bytes; None: only verify. DamageError names file, offset and object."""
-        reader = self._open()
+        """Fill `out` (buffer.nbytes long) with the buffer's bytes; None: only verify. DamageError names file, offset and
+        object; `out` may then have been filled in part, with verified bytes."""
         if buffer.nbytes <= _SMALL:
-            self._read_small(reader, buffer, out, name)
-        elif buffer.nbytes:
-            _Job(self, reader, buffer, out, name).run()
+            self._read_small(buffer, out, name)
+            return
+        pieces = Pieces(buffer)
 
-    def raw(self, offset: int, out: Bytes) -> None:
-        """Bytes of the data file as they are, unverified: for what lies between buffers."""
-        self.fetch(self._open(), offset, out)
+        def deliver(i: int, block: Bytes) -> None:
+            if out is not None:
+                pieces.copy(i, block, out)
 
-    def fetch(self, reader: Reader, offset: int, out: Bytes) -> None:
-        """Read; what the disk refuses to give back is damage as much as what it gives back wrong."""
-        try:
-            reader.read(offset, out)
-        except StorageError as error:
-            raise self.damage(offset, None, f"can't be read at byte {offset} ({error.message})") from error
+        self._fetcher.fetch(buffer.extents, pieces.extents, lambda i: name, deliver)
 
-    def _open(self) -> Reader:
-        if self._reader is None:
-            try:
-                reader = self._store.open(self.key)
-            except KeyMissingError as error:
-                raise self.damage(0, None, "is missing") from error
-            except StorageError as error:
-                raise self.damage(0, None, f"can't be read ({error.message})") from error
-            if reader.nbytes != self.part.nbytes:
-                reader.close()
-                raise self.damage(
-                    min(reader.nbytes, self.part.nbytes),
-                    None,
-                    f"has {reader.nbytes} bytes instead of {self.part.nbytes}",
-                )
-            self._reader = reader
-        return self._reader
+    def same(self, buffer: StoredBuffer, memory: Bytes, name: str) -> bool:
+        """Whether `memory` holds exactly the buffer's bytes: by digests; only extents that are hidden in part are read."""
+        if memory.nbytes != buffer.nbytes:
+            return False
+        pieces = Pieces(buffer)
+        whole = [i for i in pieces.extents if pieces.whole(i)]
+        differing: list[int] = []
 
-    def _sane(self, nbytes: int) -> int:
-        """The length of a structure, after the file has been seen to be long enough for it."""
-        self._open()
-        if nbytes > INDEX_LIMIT:  # of a file with holes the length alone proves nothing
-            raise self.damage(0, None, f"claims a structure of {nbytes} bytes")
-        return nbytes
+        def look(k: int, slot: Bytes | None) -> None:
+            e = buffer.extents[whole[k]]
+            if not differing and digest(_content(e, memory)) != e.digest:
+                differing.append(k)
 
-    def _read_small(self, reader: Reader, buffer: StoredBuffer, out: Bytes | None, name: str) -> None:
-        start, stop = buffer.offset, buffer.offset + buffer.nbytes
-        if not (self._window_at <= start and stop <= self._window_at + len(self._window)):
-            at = start - start % 4096
-            window = aligned_empty(min(max(_WINDOW, round_up(stop - at)), reader.nbytes - at))
-            self.fetch(reader, at, window)
-            self._window, self._window_at = window, at
-        found = self._window[start - self._window_at : stop - self._window_at]
-        if buffer.nbytes and digest(found) != buffer.digests:
-            raise self.damage(start, name, f"is damaged at byte {start}")
-        if out is not None:
-            out[:] = found
+        work_through(range(len(whole)), self.threads if buffer.nbytes > BLOCK else 1, lambda: None, look)
+        rest = [] if differing else [i for i in pieces.extents if not pieces.whole(i)]
 
-    def damage(self, offset: int, name: str | None, what: str) -> DamageError:
-        of = f" (object {name!r}, rank {self.part.rank})" if name else ""
-        return DamageError(f"{self.key} {what}{of}", file=self.key, offset=offset, object=name, rank=self.part.rank)
+        def deliver(i: int, block: Bytes) -> None:
+            if not pieces.equal(i, block, memory):
+                differing.append(i)
+
+        self._fetcher.fetch(buffer.extents, rest, lambda i: name, deliver)
+        return not differing
+
+    def _read_small(self, buffer: StoredBuffer, out: Bytes | None, name: str) -> None:
+        extents = buffer.extents
+        if len(extents) == 1 and extents[0].packed is None:
+            found = self._small(extents[0], name)
+            if out is not None:
+                out[:] = found
+        elif extents:
+            pieces = Pieces(buffer)
+            for i in pieces.extents:
+                found = self._small(extents[i], name)
+                if out is not None:
+                    pieces.copy(i, found, out)
+
+    def _small(self, e: Extent, name: str) -> Bytes:
+        """An extent of a small buffer, verified."""
+        begin, window = self._windows.get(e.source, (0, None))
+        start, stop = e.offset, e.offset + e.nbytes
+        if window is None or not (begin <= start and stop <= begin + len(window)):
+            begin = start - start % ALIGN
+            size = min(max(_WINDOW, round_up(stop - begin)), self.files.open(e.source).nbytes - begin)
+            self._windows.pop(e.source, None)
+            if len(self._windows) >= _WINDOWS:
+                del self._windows[next(iter(self._windows))]
+            window = aligned_empty(size)
+            self.files.read(e.source, begin, window)
+            self._windows[e.source] = begin, window
+        found = window[start - begin : stop - begin]
+        if digest(found) != e.digest:
+            raise self.files.damage(e.source, start, name, f"is damaged in the block at byte {start}")
+        return found
+
+
+def _content(e: Extent, memory: Bytes) -> Bytes:
+    """What the extent holds if the buffer is `memory`."""
+    if e.packed is None:
+        return memory[e.start : e.start + e.nbytes]
+    return np.concatenate([memory[start : start + nbytes] for start, nbytes in e.runs.tolist()])
 
 
 class Source:
@@ -144,38 +173,11 @@ class Source:
     def __init__(self, reader: PartReader, stored: StoredObject) -> None:
         self._reader, self._stored = reader, stored
         self._buffers = stored.buffers if stored.tree is not None else stored.buffers[:-1]
-        reader._open()  # so that lengths are never larger than the file, whatever the index says
+        for buffer in self._buffers:  # so that lengths are never larger than the files, whatever the index says
+            reader.check_files(buffer)
         self.lengths: Sequence[int] = [b.nbytes for b in self._buffers]
 
     def read(self, i: int, out: Bytes) -> None:
         if out.nbytes != self.lengths[i]:
-            raise self._reader.damage(self._buffers[i].offset, self._stored.name, "does not fit its structure")
+            raise self._reader.files.damage(0, 0, self._stored.name, "does not fit its structure")
         self._reader.read(self._buffers[i], out, self._stored.name)
-
-
-class _Job:
-    """One large buffer being read by a few workers that share a counter of requests."""
-
-    def __init__(self, owner: PartReader, reader: Reader, buffer: StoredBuffer, out: Bytes | None, name: str) -> None:
-        self.owner, self.reader, self.buffer, self.out, self.name = owner, reader, buffer, out, name
-
-    def run(self) -> None:
-        requests = range(0, self.buffer.nbytes, REQUEST)
-        work_through(requests, self.owner.threads, lambda: aligned_empty(REQUEST), self._read)
-
-    def _read(self, start: int, staging: Bytes) -> None:
-        stop = min(start + REQUEST, self.buffer.nbytes)
-        # Rounded up to whole pages, as direct I/O asks: a data file is a multiple of 4096 long.
-        offset = self.buffer.offset + start
-        nbytes = stop - start
-        if offset % 4096 == 0:
-            nbytes = min(round_up(nbytes), self.reader.nbytes - offset)
-        self.owner.fetch(self.reader, offset, staging[:nbytes])
-        for at in range(start, stop, BLOCK):
-            k = at // BLOCK
-            block = staging[at - start : min(at + BLOCK, stop) - start]
-            if digest(block) != self.buffer.digests[k * DIGEST_BYTES : (k + 1) * DIGEST_BYTES]:
-                where = self.buffer.offset + at
-                raise self.owner.damage(where, self.name, f"is damaged in the block at byte {where}")
-            if self.out is not None:
-                self.out[at : at + len(block)] = block
