@@ -10,6 +10,7 @@ import click
 
 from ..errors import HoldfastError
 from .completion import completion
+from .doctor import doctor
 from .listing import ls, show
 from .run import run
 from .upkeep import prune, rollback, verify
@@ -53,5 +54,5 @@ def holdfast() -> None:
     """
 
 
-for _command in (run, ls, show, verify, rollback, prune, completion):
+for _command in (run, ls, show, verify, rollback, prune, doctor, completion):
     holdfast.add_command(_command)
