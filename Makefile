@@ -25,8 +25,8 @@ lint: $(READY) ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: $(READY) ## measure: steps, checkpoints, restores
-	$(PY) benchmarks/run.py
+bench: $(READY) ## measure, beside the machine's limits and others; about 25 minutes, 24 GiB of disk (BENCH=--quick: 2 minutes)
+	$(PY) benchmarks/run.py $(BENCH)
 
 campaign: $(READY) ## many runs with many faults; takes long
 	$(PY) tests/campaign/run.py

@@ -1,0 +1,114 @@
+"""What is promised, in one table: the bench's exit status is 1 if a line of it does not hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from row import MiB, Row
+
+ALL = "every size"  # every size of few large arrays that this bench measures
+ONCE = "once"  # whatever size it was measured with, once is enough
+
+
+@dataclass(frozen=True)
+class Promise:
+    """`program`'s `metric` is at most `factor` times the limit beside it, plus `plus` (in the figure's unit)."""
+
+    text: str
+    program: str
+    metric: str
+    factor: float
+    plus: float = 0.0
+    sizes: str = ALL
+
+    def holds(self, row: Row) -> bool:
+        if row.value is None or (self.factor and row.limit is None):
+            return False
+        return row.value <= self.factor * (row.limit or 0.0) + self.plus
+
+    def at_most(self, row: Row) -> float:
+        return self.factor * (row.limit or 0.0) + self.plus
+
+
+PROMISES = [
+    Promise("stall, `copy`, private arena, idle cores: 0.7 x memcpy", "holdfast copy", "stall", 0.7),
+    Promise("stall, `copy`, shared arena, idle cores: 0.95 x memcpy", "holdfast copy, shared arena", "stall", 0.95),
+    Promise("stall, `copy`, a rank on every core: 1.15 x memcpy", "holdfast copy, a rank on every core", "stall", 1.15),
+    Promise("stall, `reference`: 1 ms", "holdfast reference", "stall", 0, 1e-3),
+    Promise("stall, `cow`: 0.12 x memcpy", "holdfast cow", "stall", 0.12),
+    Promise(
+        "`cow`, all rewritten meanwhile: slow-down at most the larger of 3 x memcpy and 1.15 x best raw write",
+        "holdfast cow", "slow-down, all rewritten", 1.0,
+    ),
+    Promise("captured → durable, full, `copy`: 1.15 x best raw write", "holdfast copy", "captured → durable", 1.15),
+    Promise("captured → durable, full, `cow`: 1.15 x best raw write", "holdfast cow", "captured → durable", 1.15),
+    Promise("nothing changed, tracker: 0.02 x full", "holdfast pages, 0 % dirty", "durable", 0.02),
+    Promise("nothing changed, digests: 0.35 x full", "holdfast blocks, 0 % dirty", "durable", 0.35),
+    Promise(
+        "bytes, 1 % contiguous, tracker: 1.1 x the dirty bytes + 1 MiB",
+        "holdfast pages, 1 % contiguous dirty", "bytes", 1.1, MiB,
+    ),
+    Promise(
+        "bytes, 1 % scattered pages, tracker: 1.5 x the dirty bytes + 1 MiB",
+        "holdfast pages, 1 % scattered dirty", "bytes", 1.5, MiB,
+    ),
+    Promise(
+        "tracker on, all rewritten each interval, `auto`: 3 % slower", "holdfast auto", "time, all rewritten", 1.03, sizes=ONCE
+    ),
+    Promise("cold restore into fresh arrays, verified: 1.15 x best raw read", "holdfast auto", "cold restore", 1.15),
+    Promise("warm restore, verified: 2 x memcpy", "holdfast auto", "warm restore", 2.0),
+    Promise("extra memory, `copy`: state + 64 MiB", "holdfast copy", "extra memory", 1.0, 64 * MiB),
+    Promise(
+        "extra memory, `copy`, bounded: the bound + 64 MiB", "holdfast copy, bounded staging", "extra memory", 1.0, 64 * MiB,
+        ONCE,
+    ),
+    Promise("extra memory, `cow`: 256 MiB", "holdfast cow", "extra memory", 0, 256 * MiB),
+    Promise("extra memory, restore: 64 MiB", "holdfast auto", "extra memory, restore", 0, 64 * MiB),
+    Promise("matmul 1000² while flushing: 10 % slower", "holdfast auto", "time of matmul", 1.1, sizes=ONCE),
+    Promise(
+        "the same with one BLAS thread: 10 % slower", "holdfast auto", "time of matmul, one thread", 1.1, sizes=ONCE
+    ),
+    Promise("stream over 32 MiB while flushing: 10 % slower", "holdfast auto", "time of a stream", 1.1, sizes=ONCE),
+    Promise(
+        "pure Python while flushing, helper process: 10 % slower", "holdfast process", "time of pure Python", 1.1, sizes=ONCE
+    ),
+    Promise("200 small arrays and scalars: stall 3 ms", "holdfast, 200 small arrays", "stall", 0, 3e-3, ONCE),
+    Promise(
+        "200 small arrays and scalars: durable 30 ms beyond the fsyncs",
+        "holdfast, 200 small arrays", "durable beyond fsyncs", 0, 30e-3, ONCE,
+    ),
+    Promise("goodput, `auto`: within 2 % of the best fixed interval", "goodput", "time for durable work", 1.02, sizes=ONCE),
+    Promise("import beyond NumPy: 50 ms", "import holdfast", "beyond NumPy", 0, 50e-3, ONCE),
+    Promise("step without a checkpoint, serial: 2 µs", "step, serial", "no checkpoint due", 0, 2e-6, ONCE),
+    Promise("step without a checkpoint, 2 ranks: 20 µs", "step, 2 ranks", "no checkpoint due", 0, 20e-6, ONCE),
+    Promise("open, 100 versions of 10 000 objects: 50 ms", "open, 100 versions", "holdfast.open", 0, 50e-3, ONCE),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A promise and the figure it was held against; `row` is None where none was measured: that is no promise kept."""
+
+    promise: Promise
+    size: str
+    row: Row | None
+
+    @property
+    def held(self) -> bool:
+        return self.row is not None and self.promise.holds(self.row)
+
+
+def judge(rows: list[Row], sizes: list[str], promises: list[Promise] | None = None) -> list[Verdict]:
+    """Every promise against what was measured, at each of `sizes` where it is made for all."""
+    found: dict[tuple[str, str, str], Row] = {(r.program, r.size, r.metric): r for r in rows}
+    verdicts: list[Verdict] = []
+    for promise in PROMISES if promises is None else promises:
+        if promise.sizes == ALL:
+            for size in sizes:
+                verdicts.append(Verdict(promise, size, found.get((promise.program, size, promise.metric))))
+        else:
+            same = [
+                r for (program, _, metric), r in found.items() if (program, metric) == (promise.program, promise.metric)
+            ]
+            verdicts += [Verdict(promise, r.size, r) for r in same] or [Verdict(promise, "", None)]
+    return verdicts
