@@ -49,6 +49,8 @@ def test_ls_for_people(run, invoke):
         "attempt",
         "age",
         "size",
+        "written",
+        "chain",
         "stall",
         "notes",
     ]

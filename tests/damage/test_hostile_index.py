@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import tracemalloc
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,31 @@ from holdfast.catalog import list_attempts, read_attempt, read_commit
 from holdfast.catalog.check import check_records
 from holdfast.catalog.lineage import Snapshot
 from holdfast.errors import DamageError
-from holdfast.format import Group, Part, StoredBuffer, StoredFile, StoredObject, decode_record, digest, encode_record
+from holdfast.format import (
+    DataSource,
+    Extent,
+    Group,
+    Part,
+    StoredBuffer,
+    StoredFile,
+    StoredObject,
+    decode_record,
+    digest,
+    encode_record,
+    pack_runs,
+    simple_buffer,
+    visible,
+)
 from holdfast.format.index import MAGIC, decode_header, decode_root, encode_group, encode_root
 from holdfast.store import KeyMissingError, open_store
 
-ONE = StoredObject("u", "array", False, ((4, 4), (0, 2)), b"\xc0", (StoredBuffer(0, 5, bytes(16)),))
-TWO = StoredObject("t", "tree", True, None, None, (StoredBuffer(8, 0, b""), StoredBuffer(8, 4000, bytes(16))))
-PART = Part(3, 8192, (ONE, TWO), (StoredFile("y", 7, bytes(16), "/x/y"),))
+ONE = StoredObject("u", "array", False, ((4, 4), (0, 2)), b"\xc0", (simple_buffer(0, 5, bytes(16)),))
+TWO = StoredObject("t", "tree", True, None, None, (simple_buffer(8, 0, b""), simple_buffer(8, 4000, bytes(16))))
+PAGES = Extent(0, 4096, 300, bytes(16), 0, pack_runs([(0, 100), (150, 200)]))
+LAYERS = StoredBuffer(9000, (Extent(2, 0, 9000, bytes(16), 0), Extent(1, 4096, 200, bytes(16), 40), PAGES))
+SOURCES = (DataSource("00000002-a000001", "f" * 32, 7, 8192), DataSource("00000009-a000002", "", 4, 1 << 20))
+THREE = StoredObject("v", "array", False, None, b"\xc0", (LAYERS,))
+PART = Part(3, 8192, (ONE, TWO, THREE), (StoredFile("y", 7, bytes(16), "/x/y"),), SOURCES)
 
 numbers = st.sampled_from([-1, 0, 1, 3, 16, 4096, 4 << 20, 2**31, 2**40, 2**62, 2**63 - 1, 2**64 - 1]) | st.integers(0, 99)
 scalars = st.none() | st.booleans() | numbers | st.floats() | st.text(max_size=5) | st.binary(max_size=40)
@@ -77,12 +96,17 @@ packed = (st.binary(max_size=200) | mutated(PART.encode()) | plain.map(msgpack.p
 def test_part(data: bytes) -> None:
     with contextlib.suppress(DamageError):
         part = Part.decode(data, 3, "index/g000000")
-        # What is accepted is sane: within the file, one after the other, as many digests as blocks.
-        at = 0
-        for o in part.objects:
-            for b in o.buffers:
-                assert at <= b.offset <= b.offset + b.nbytes <= part.nbytes
-                at = b.offset + b.nbytes
+        # What is accepted is sane: within the files, sharing no byte, every byte of every buffer told.
+        spans = []
+        sizes = [part.nbytes, *(s.nbytes for s in part.sources)]
+        for b in (b for o in part.objects for b in o.buffers):
+            for e in b.extents:
+                assert 0 <= e.offset < e.offset + e.nbytes <= sizes[e.source] and len(e.digest) == 16
+                spans.append((e.source, e.offset, e.offset + e.nbytes))
+            assert int(visible(b).nbytes.sum()) == b.nbytes
+        spans.sort()
+        assert all(a[0] != b[0] or a[2] <= b[1] for a, b in pairwise(spans))
+        assert all("/" not in s.version for s in part.sources)
         assert Part.decode(part.encode(), 3, "f") == part
 
 
@@ -230,6 +254,10 @@ BOMBS = {
         b"\x82\xa4rank\x00\xa7objects" + nested(b"\xdd\x00\x1f\x00\x00", 900, 2 << 20),
     "a length of 2**40": msgpack.packb(BODY | {"bytes": 2**40 + 1}),
     "a buffer of 2**40": msgpack.packb(BODY | {"objects": [["u", "array", False, None, b"", [[0, 2**40, b""]]]]}),
+    "an extent of 2**40": msgpack.packb(BODY | {"objects": [
+        ["u", "array", False, None, b"", [[2**40, [[0, 0, 2**40, bytes(16), 0]]]]]]}),
+    "a million runs": msgpack.packb(BODY | {"objects": [
+        ["u", "array", False, None, b"", [[2**21, [[0, 0, 2**17, bytes(16), bytes(16) * 2**17]]]]]]}),
     "an extension type of 2**32": b"\xc9\xff\xff\xff\xff\x01",
 }  # fmt: skip
 

@@ -23,17 +23,21 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
     """List a run's versions and records, newest first.
 
     A version's status: current (it counts), abandoned (a resume or rollback passed it over), damaged (present
-    but invalid), fragment (never committed).
+    but invalid), fragment (never committed). size: of the state; written: bytes that this version added to the run; chain:
+    how many versions a read of it touches. A version beyond those to keep (the option `keep`) says what it is kept for: it
+    is held by a newer one that has blocks in it or behind it, or spare, one that shares no block with the newest.
 
     \b
     --json: {format, url, run, complete, problems, lineage: [number], versions: [{name, number,
     attempt, kind, status, step, parent, time, seconds, bytes, ranks, objects, complete, reason,
-    label, problem}], attempts: [{number, kind, created, ranks, sealed, base, holder: {host, boot,
-    pidns, pid, start, alive}, end: {outcome, time, version, step, signal, error}, damaged}]}.
-    created and time: seconds since 1970; seconds: how long the program waited; alive: null on other
-    machines. Versions are newest first, attempts oldest first.
+    label, content, problem, state, chain, refs: [number], held}], attempts: [{number, kind, created,
+    ranks, sealed, base, holder: {host, boot, pidns, pid, start, alive}, end: {outcome, time, version,
+    step, signal, error}, damaged}]}. created and time: seconds since 1970; seconds: how long the
+    program waited; bytes: written; state: bytes of the state; refs: versions that hold blocks of it;
+    alive: null on other machines. Versions are newest first, attempts oldest first.
     """
     catalog = human.require_run(url)
+    held = _held(catalog)
     if as_json:
         human.document(
             url=human.place(url),
@@ -41,7 +45,7 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
             complete=catalog.complete,
             problems=catalog.problems,
             lineage=[v.number for v in catalog.lineage],
-            versions=[asdict(v) for v in catalog.versions],
+            versions=[asdict(v) | {"held": held.get(v.name)} for v in catalog.versions],
             attempts=[_attempt(a) for a in catalog.attempts],
         )
         return
@@ -57,11 +61,14 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
             "attempt",
             "age",
             "size",
+            "written",
+            "chain",
             "stall",
             "notes",
         )
-        rows = [_version_row(v, now) for v in catalog.versions]
-        human.table(columns, rows, right=("version", "step", "parent", "attempt", "size", "stall"))
+        rows = [_version_row(v, now, held.get(v.name, "")) for v in catalog.versions]
+        numbers = ("version", "step", "parent", "attempt", "size", "written", "chain", "stall")
+        human.table(columns, rows, right=numbers)
     if attempts:
         click.echo()
         columns = ("attempt", "kind", "ranks", "age", "base", "holder", "outcome", "ended at", "notes")
@@ -76,14 +83,16 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
 @version_argument(required=False)
 @json_option
 def show(url: str, version: int | None, as_json: bool) -> None:
-    """Show what a version holds: objects of each rank, their types, shapes and sizes, and output files.
+    """Show what a version holds: objects of each rank, their types, shapes and sizes, in which versions' files their bytes
+    are, and output files.
 
     VERSION: a number; without it the newest that counts.
 
     \b
     --json: {format, url, and what `ls` gives for a version; loops: {name: {position, total, done}},
     contents: [{rank, bytes, objects: [{name, kind, dtype, shape, shard: {global_shape, offset},
-    bytes, late}], files: [{path, bytes}]}]}. dtype and shape: of arrays only.
+    bytes, late, places: [{version, rank, bytes}]}], files: [{path, bytes}]}]}. dtype and shape: of
+    arrays only; places: whose data files hold the object's bytes, the most first.
     """
     from ..run.maintenance import show as look
 
@@ -102,11 +111,20 @@ def _summary(url: str, catalog: Catalog) -> None:
     click.echo(f"{url}: {state}{where}")
 
 
-def _version_row(v: Version, now: float) -> tuple[str, ...]:
+def _held(catalog: Catalog) -> dict[str, str]:
+    """What each version of the lineage that is beyond those to keep is kept for, by name."""
+    from ..catalog import why_kept
+    from ..config import load
+
+    why = why_kept(catalog.lineage, load({}).keep)
+    return {v.name: why[v.number] for v in catalog.lineage if v.number in why}
+
+
+def _version_row(v: Version, now: float, held: str) -> tuple[str, ...]:
     from ..units import bytes_text, seconds_text
 
     known = v.status in ("current", "abandoned")
-    notes = [v.label or "", "complete" if v.complete else v.reason, v.problem or ""]
+    notes = [v.label or "", "complete" if v.complete else v.reason, held, v.problem or ""]
     return (
         str(v.number),
         v.kind,
@@ -115,7 +133,9 @@ def _version_row(v: Version, now: float) -> tuple[str, ...]:
         human.text(v.parent),
         str(v.attempt),
         human.age(v.time, now),
+        bytes_text(v.state) if known else "",
         bytes_text(v.bytes) if known else "",
+        str(v.chain) if known else "",
         seconds_text(v.seconds) if known else "",
         ", ".join(filter(None, notes)),
     )
@@ -185,12 +205,27 @@ def _show(found: dict[str, Any]) -> None:
         rank = str(part["rank"])
         for o in part["objects"]:
             late = "late" if o["late"] else ""
-            objects.append((rank, o["name"], *_type(o), _shard(o["shard"]), bytes_text(o["bytes"]), late))
+            where = _places(o["places"], found["number"], part["rank"])
+            objects.append((rank, o["name"], *_type(o), _shard(o["shard"]), bytes_text(o["bytes"]), where, late))
         files += [(rank, f["path"], bytes_text(f["bytes"])) for f in part["files"]]
-    human.table(("rank", "object", "kind", "type", "shape", "shard", "size", "notes"), objects, right=("rank", "size"))
+    columns = ("rank", "object", "kind", "type", "shape", "shard", "size", "stored in", "notes")
+    human.table(columns, objects, right=("rank", "size"))
     if files:
         click.echo()
         human.table(("rank", "output file", "size"), files, right=("rank", "size"))
+
+
+def _places(places: list[dict[str, int]], version: int, rank: int) -> str:
+    """Where an object's bytes are, if not all in the version's and rank's own file."""
+    from ..units import bytes_text
+
+    def place(p: dict[str, int]) -> str:
+        whose = f" of rank {p['rank']}" if p["rank"] != rank else ""
+        return f"version {p['version']}{whose}: {bytes_text(p['bytes'])}"
+
+    if all((p["version"], p["rank"]) == (version, rank) for p in places):
+        return ""
+    return ", ".join(map(place, places))
 
 
 def _type(o: dict[str, Any]) -> tuple[str, str, str]:

@@ -22,12 +22,12 @@ from ..catalog import (
     put_base,
     put_end,
 )
-from ..catalog.retention import remove
+from ..catalog.retention import plan, remove
 from ..config import Options, load
 from ..engine import open_part
-from ..engine.verify import Damage, verify_version
+from ..engine.verify import Damage, Verifier
 from ..errors import DamageError, UsageError
-from ..format import Link
+from ..format import Link, Part, StoredObject, parse_version, visible
 from ..format.keys import COMMIT_NAME, Kind, folder
 from ..group import SerialGroup
 from ..policy import Keep
@@ -50,7 +50,9 @@ class Removed:
 def verify(url: Url, version: int | None = None, progress: Callable[[int, int], None] | None = None) -> list[Damage]:
     """Read every byte of a run, or of one version, and list all damage, empty if it is whole.
 
-    `progress(done, total)` is called with bytes as they are read. Never writes.
+    What versions share is read once; damage in it is listed for each version that is not whole for it. Of one version the
+    blocks are read that it has in files of others, too. `progress(done, total)` is called with bytes as they are read. Never
+    writes.
     """
     store = open_store(url, create=False, read_only=True)
     snapshot = Snapshot(store)
@@ -61,7 +63,7 @@ def verify(url: Url, version: int | None = None, progress: Callable[[int, int], 
             damages.append(Damage(f"{folder(v.kind)}/{v.name}/{COMMIT_NAME}", 0, None, None, v.number, v.problem or ""))
         elif v.status != "fragment":
             commits.append(snapshot.commit(v.kind, v.name)[0])
-    total, done = sum(c.nbytes for c in commits), 0
+    total, done = sum(c.nbytes if version is None else max(c.nbytes, c.state) for c in commits), 0
 
     def read(nbytes: int) -> None:
         nonlocal done
@@ -69,8 +71,9 @@ def verify(url: Url, version: int | None = None, progress: Callable[[int, int], 
         if progress is not None:
             progress(min(done, total), total)
 
+    verifier = Verifier(store, Options().threads)
     for commit in commits:
-        damages += verify_version(store, commit, Options().threads, read)
+        damages += verifier.version(commit, read)
     chosen = {f"{commit.path}/{COMMIT_NAME}" for commit in commits}
     for problem in check_records(store, snapshot):
         if version is None or problem.file in chosen:
@@ -88,7 +91,8 @@ def _chosen(snapshot: Snapshot, version: int | None) -> list[Version]:
 
 
 def show(url: Url, version: int | None = None) -> dict[str, Any]:
-    """What a version holds, as plain values: its commit, and for each rank its objects and output files.
+    """What a version holds, as plain values: its commit, and for each rank its objects and output files; for each object
+    also in which versions' files its bytes are (`places`, the most first).
 
     `version` None: the newest that counts. Raises UsageError if there is none, DamageError if its index is not whole.
     """
@@ -110,6 +114,7 @@ def show(url: Url, version: int | None = None) -> dict[str, Any]:
                     "kind": o.kind,
                     "bytes": o.nbytes or len(o.tree or b""),
                     "late": o.late,
+                    "places": _places(reader.part, o, commit.version),
                     "shard": None if o.shard is None else {"global_shape": o.shard[0], "offset": o.shard[1]},
                 }
                 for o in reader.part.objects
@@ -118,6 +123,22 @@ def show(url: Url, version: int | None = None) -> dict[str, Any]:
             ranks.append({"rank": rank, "bytes": reader.part.nbytes, "objects": found, "files": files})
     loops = {name: loop._asdict() for name, loop in commit.loops.items()}
     return {**asdict(usable[0]), "loops": loops, "contents": ranks}
+
+
+def _places(part: Part, stored: StoredObject, version: int) -> list[dict[str, int]]:
+    """[{version, rank, bytes}]: in whose data files the bytes of an object are that a read gives, the most first."""
+    found: dict[int, int] = {}
+    for buffer in stored.buffers:
+        seen = visible(buffer)
+        for i, nbytes in zip(seen.extent.tolist(), seen.nbytes.tolist(), strict=True):
+            source = buffer.extents[i].source
+            found[source] = found.get(source, 0) + nbytes
+    places = []
+    for source, nbytes in sorted(found.items(), key=lambda item: -item[1]):
+        name = part.sources[source - 1] if source else None
+        number = (parse_version(name.version) or (version,))[0] if name else version
+        places.append({"version": number, "rank": name.rank if name else part.rank, "bytes": nbytes})
+    return places
 
 
 def rollback(url: Url, version: int, takeover: bool = False) -> None:
@@ -173,7 +194,7 @@ def _folders(snapshot: Snapshot) -> Iterator[str]:
 def _surplus(store: Store, snapshot: Snapshot, keep: Keep, damaged: bool) -> list[Removed]:
     versions = list_versions(snapshot)
     current = [v for v in versions if v.status == "current"]
-    old = {v.name for v in [v for v in current if v.kind == "checkpoint"][keep.last :]}
+    old, needed = _beyond(snapshot, versions, keep, damaged)
     if keep.records is not None:
         seen: dict[str | None, int] = {}
         for v in (v for v in current if v.kind == "record"):
@@ -186,15 +207,38 @@ def _surplus(store: Store, snapshot: Snapshot, keep: Keep, damaged: bool) -> lis
         status = "surplus" if v.name in old else v.status
         if status == "abandoned" and not _whole(store, snapshot.commit(v.kind, v.name)[0]):
             status = "damaged"
-        if status in ("surplus", "abandoned", "fragment") or (damaged and status == "damaged"):
+        unwanted = status in ("surplus", "abandoned", "fragment") or (damaged and status == "damaged")
+        if unwanted and not (v.kind == "checkpoint" and v.name in needed):
             removed.append(Removed(v.name, status, sum(n for _, n in store.tree(f"{folder(v.kind)}/{v.name}"))))
     return removed
 
 
+def _beyond(
+    snapshot: Snapshot, versions: list[Version], keep: Keep, damaged: bool
+) -> tuple[set[str], set[str]]:
+    """(checkpoints of the lineage that retention would not keep, names that those refer to that it keeps).
+
+    The latter are never deleted, whatever has become of them. A damaged version may refer to anything behind it, unless it is
+    to go too.
+    """
+    status = {v.name: v.status for v in versions if v.kind == "checkpoint"}
+    kinds = ("current",) if damaged else ("current", "damaged")
+    names = [entry.name for entry in snapshot.lineage if status.get(entry.name) in kinds]
+    refs = [
+        frozenset(link.name for link in snapshot.commit("checkpoint", name)[0].refs) if status[name] == "current" else None
+        for name in names
+    ]
+    kept = plan(refs, names, keep.last)
+    first = max([keep.last, *(i + 1 for i in kept)])
+    needed = {name for some in refs[:first] for name in some or ()}
+    return {name for name in names[first:] if status[name] == "current"}, needed
+
+
 def _whole(store: Store, commit: Commit) -> bool:
     """Whether an abandoned version is just that, and not one that a resume passed over because it is damaged: every byte
-    is read."""
-    return next(verify_version(store, commit, Options().threads, lambda nbytes: None), None) is None
+    that was written for it is read. What it has in other versions' files is told of those."""
+    verifier = Verifier(store, Options().threads, own=True)
+    return next(verifier.version(commit, lambda nbytes: None), None) is None
 
 
 def _seal_tip(store: Store, snapshot: Snapshot, number: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..catalog import Commit, read_commit
+from ..catalog import Commit, check_refs, read_commit
 from ..engine import PartReader, open_part
 from ..errors import DamageError, MismatchError, NoWholeVersionError, StorageError
 from ..format import Link, StoredFile, StoredObject
@@ -150,6 +150,7 @@ class Resume:
                 if digest and found != digest:
                     raise DamageError(f"versions/{name}/commit is not the record that was sealed", file=name)
                 self._candidates[self._index] = (name, found)
+                check_refs(self._store, commit.refs)
                 # With another number of ranks nothing but shards has a meaning: any part will do to look at.
                 rank = min(self._group.rank, commit.ranks - 1)
                 self._reader = open_part(self._store, commit, rank, self._threads)
@@ -205,6 +206,8 @@ class Resume:
                 mismatches = [f"rank {r}: {m}" for r, f in enumerate(everyone) for m in f.mismatches]
                 if mismatches and self._strict:
                     raise self._mismatch(mismatches)
+                if reader is not None:
+                    reader.close()  # its memory and files; should anything be carried, they come again
                 return reader
             if self._index >= len(self._candidates):
                 raise self._none_whole()
