@@ -61,6 +61,34 @@ def test_a_slot_is_given_back_once(arena):
         arena.view(-1)
 
 
+def test_a_run_is_the_longest_row_of_free_slots():
+    arena = Arena(10 * SLOT)
+    arena.populate(threading.Event())
+    assert arena.take_run(4, 0) == range(4)
+    assert arena.take_run(100, 0) == range(4, 10)
+    assert arena.take_run(1, 0.01) is None
+    assert arena.take(0) is None
+    for slot in (9, 1, 5, 6, 0, 4):  # in any order
+        arena.give(slot)
+    assert arena.take_run(9, 0) == range(4, 7)
+    assert arena.take_run(9, 0) == range(2)
+    assert arena.take(0) == 9
+    view = arena.view(4, 3)
+    assert view.nbytes == 3 * SLOT and address(view) == arena.address + 4 * SLOT
+    with pytest.raises(UsageError):
+        arena.view(8, 3)
+    threading.Timer(0.05, arena.give, (7,)).start()
+    assert arena.take_run(5, 30) == range(7, 8)
+    arena.close()
+    assert arena.take_run(5, 30) is None
+
+
+def test_a_run_prefers_populated_slots(arena):
+    arena.give(arena.take(0))
+    assert arena.take_run(4, 0) == range(3, 4)
+    assert arena.take_run(4, 0) == range(3)
+
+
 def test_populated_slots_come_first_and_stop_is_heeded(arena, monkeypatch):
     stop, populated, real = threading.Event(), [], kernel.populate
 

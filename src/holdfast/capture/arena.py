@@ -52,19 +52,47 @@ class Arena:
     def take(self, timeout: float) -> int | None:
         """A free slot's index, of a populated one if there is; waits at most `timeout` seconds. None if none came, or after
         `close`."""
-        deadline = time.monotonic() + timeout
         with self._changed:
-            while self._memory is not None:
-                free = self._warm or self._untouched
-                if free:
-                    slot = free.pop()
-                    self._state[slot] = _TAKEN
-                    return slot
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)
-            return None
+            if not self._wait_for_one(timeout):
+                return None
+            slot = (self._warm or self._untouched).pop()
+            self._state[slot] = _TAKEN
+            return slot
+
+    def take_run(self, most: int, timeout: float) -> range | None:
+        """As `take`, but up to `most` neighbouring slots, for one copy into all of them: the longest row that is free now.
+
+        One memcpy of many MiB can be far faster than many of a slot each: from a size that depends on the processor's cache
+        (GLIBC: about 3/4 of it) it writes past the cache and need not read what it overwrites.
+        """
+        with self._changed:
+            if not self._wait_for_one(timeout):
+                return None
+            pool, free = (self._warm, _WARM) if self._warm else (self._untouched, _UNTOUCHED)
+            best, start = range(0), 0
+            for slot, state in enumerate(self._state):
+                if state != free:
+                    start = slot + 1
+                elif slot + 1 - start > len(best):
+                    best = range(start, slot + 1)
+                    if len(best) >= most:
+                        break
+            pool[:] = [slot for slot in pool if slot not in best]
+            for slot in best:
+                self._state[slot] = _TAKEN
+            return best
+
+    def _wait_for_one(self, timeout: float) -> bool:
+        """Whether a slot is free, within `timeout` seconds; the lock is held."""
+        deadline = time.monotonic() + timeout
+        while self._memory is not None:
+            if self._warm or self._untouched:
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._changed.wait(left)
+        return False
 
     def give(self, slot: int) -> None:
         """Give back a slot that was taken. UsageError if it was not."""
@@ -75,12 +103,12 @@ class Arena:
                 )
             self._rest(slot)
 
-    def view(self, slot: int) -> Bytes:
-        """The slot's memory: uint8, shape (SLOT,). UsageError after `close`."""
+    def view(self, slot: int, count: int = 1) -> Bytes:
+        """The memory of `count` slots from `slot`: uint8, shape (count * SLOT,). UsageError after `close`."""
         memory = self._memory
-        if memory is None or not 0 <= slot < self.slots:
+        if memory is None or not 0 <= slot < slot + count <= self.slots:
             raise UsageError(f"the arena has no slot {slot}: it has {self.slots if memory is not None else 0}.")
-        return memory[slot * SLOT : (slot + 1) * SLOT]
+        return memory[slot * SLOT : (slot + count) * SLOT]
 
     def populate(self, stop: threading.Event) -> None:
         """Fault free slots in, one after the other, until all are or `stop` is set: for a thread beside the program.

@@ -154,7 +154,9 @@ def uffd_register(fd: int, start: int, nbytes: int, mode: int = UFFD_REGISTER_WP
 def uffd_unregister(fd: int, start: int, nbytes: int) -> None:
     """Take whole pages out again; protection on them ends and who waits on them goes on."""
     _ioctl("UFFDIO_UNREGISTER", fd, _UFFDIO_UNREGISTER, _words(start, nbytes))
-    uffd_wake(fd, start, nbytes)  # the kernel itself wakes here only who waits for missing pages, not for protected ones
+    uffd_wake(
+        fd, start, nbytes
+    )  # the kernel itself wakes here only who waits for missing pages, not for protected ones
 
 
 def uffd_write_protect(fd: int, start: int, nbytes: int, on: bool) -> None:
@@ -192,7 +194,7 @@ def pagemap_scan(pagemap_fd: int, start: int, nbytes: int, *, protect: bool) -> 
     vector = int(regions.__array_interface__["data"][0])
     flags = _SCAN_CHECK_ASYNC | (_SCAN_PROTECT if protect else 0)
     at, end = start, start + nbytes
-    parts = [np.empty((0, 2), np.uint64)]
+    parts = []
     while at < end:
         # size, flags, start, end, walk_end, vec, vec_len, max_pages, category: inverted, mask, anyof; return_mask
         argument = _words(96, flags, at, end, 0, vector, _SCAN_REGIONS, 0, 0, _WRITTEN, 0, _WRITTEN)

@@ -13,7 +13,7 @@ T = TypeVar("T", np.int64, np.uint64)
 
 def union(parts: Sequence[npt.NDArray[T]]) -> npt.NDArray[T]:
     """All bytes of one or more arrays of rows (start, bytes) in any order, overlapping or not, as runs."""
-    rows = np.concatenate(parts)
+    rows = np.concatenate(parts) if len(parts) > 1 else parts[0]
     if len(rows) < 2:
         return rows
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
@@ -25,7 +25,7 @@ def union(parts: Sequence[npt.NDArray[T]]) -> npt.NDArray[T]:
 
 def within(runs: npt.NDArray[np.int64], low: int, high: int) -> npt.NDArray[np.int64]:
     """The parts of `runs` that lie in [low, high)."""
-    starts = np.maximum(runs[:, 0], low)
-    ends = np.minimum(runs[:, 0] + runs[:, 1], high)
-    inside = starts < ends
-    return np.stack((starts[inside], (ends - starts)[inside]), axis=1)
+    found = np.empty_like(runs)
+    np.maximum(runs[:, 0], low, out=found[:, 0])
+    np.subtract(np.minimum(runs[:, 0] + runs[:, 1], high), found[:, 0], out=found[:, 1])
+    return found[found[:, 1] > 0]

@@ -66,8 +66,9 @@ class _Watch:
 
     def take(self) -> Runs:
         """The pending runs as (offset, bytes) in the array."""
-        runs = union(self.pending) if self.pending else np.empty((0, 2), np.int64)
-        self.pending = []
+        if not self.pending:
+            return np.empty((0, 2), np.int64)
+        runs, self.pending = union(self.pending), []
         runs = within(runs, self.address, self.address + self.nbytes)
         runs[:, 0] -= self.address
         return runs
