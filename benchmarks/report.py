@@ -74,8 +74,8 @@ NOTES = """
   ways are tried at the beginning: direct and buffered, 1 to 4 threads, requests of 4 to 32 MiB; the fastest stay in the race
   beside each case, and the best median counts.
 - *stall*: how long the program waits for the call. *captured → durable*: from the call's return until the version is fsynced,
-  committed and fenced, the program idle. *call → durable*: both. One checkpoint is made before, for arena and caches; the disk
-  is quiet at the beginning of each.
+  committed and fenced, the program idle. *call → durable*: both. One checkpoint is made before, for arena and caches; all of
+  the state is rewritten before each, except of `reference`, whose arrays are read-only; the disk is quiet then.
 - *Second checkpoint* (pages, blocks): *call → durable* is a ratio to a full checkpoint of the same run ("100 % dirty"),
   *written* a ratio to the bytes that were changed. With `pages` the tracker finds them, with `blocks` digests do.
 - *Restore*: from `holdfast.open` until `run.ready` has returned, when the program may go on; every byte verified. *Arrays

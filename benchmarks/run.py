@@ -128,7 +128,7 @@ def plan(sizes: list[int], rounds: int, peers: bool) -> Iterator[Task]:
         for nbytes in sizes:
             dear = nbytes > GiB
             times = 1 if dear else min(rounds, 2)
-            yield Task(name, "peer_cases.py", name, nbytes, times, 240.0, 2, {"dear": dear}, peer=True)
+            yield Task(name, "peer_cases.py", name, nbytes, times, 300.0, 2, {"dear": dear}, peer=True)
 
 
 def measure(tasks: list[Task], place: Path, python: Path | None, failed: dict[str, str]) -> list[Row]:
