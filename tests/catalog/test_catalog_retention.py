@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.catalog import check_refs, read_catalog, read_commit, why_kept
-from holdfast.catalog.retention import Kept, find_surplus, plan
+from holdfast.catalog.retention import Kept, find_surplus, plan, since_full
 from holdfast.errors import DamageError
 from holdfast.format import Link, version_name
 from holdfast.policy import Keep
 from holdfast.run import maintenance
-
 
 _MEMORY = Path("/dev/shm")
 
@@ -108,6 +107,18 @@ def test_commits_are_read_once_and_forgotten_with_the_version(hand: Hand, monkey
     monkeypatch.setattr(hand.store, "get", lambda *args: pytest.fail("read again"))
     assert [*find_surplus(hand.store, names, Keep(last=1), known)] == [name(1)]
     assert find_surplus(hand.store, names[:2], Keep(last=1), known) == {} and set(known) == set(names[:2])
+
+
+def test_how_far_behind_a_version_stands_alone(hand: Hand) -> None:
+    """Each refers to the one before only: the chain that retention must keep is longer than that."""
+    names = chain(hand, {1: [], 2: [1], 3: [2], 4: [3], 5: [], 6: [5]})
+    found = [since_full(hand.store, read_commit(hand.store, "checkpoint", n)[0], 9) for n in names]
+    assert found == [1, 0, 3, 2, 1, 0]
+    assert find_surplus(hand.store, names[2:], Keep(last=1)) == {}
+    newest = read_commit(hand.store, "checkpoint", name(4))[0]
+    assert since_full(hand.store, newest, 2) == 2
+    hand.spoil(f"versions/{name(2)}/commit")
+    assert since_full(hand.store, newest, 9) == 9, "who knows"
 
 
 # -- all at once -------------------------------------------------------------------------------

@@ -49,3 +49,14 @@ def generators(k: int) -> tuple[np.random.Generator, random.Random]:
         rng.random()
         python.random()
     return rng, python
+
+
+PAGES = ((0, 4096), (8192, 8192), (61_440, 4096))  # (start, bytes) of what version 5 has anew of `pages`
+
+
+def changed_pages() -> np.ndarray:
+    """`pages` as version 5 has it: that of version 4 with other bytes in PAGES."""
+    values = arrays(3)["pages"]
+    for start, nbytes in PAGES:
+        values.view("u1")[start : start + nbytes] = np.arange(nbytes) % 250
+    return values

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from program import arrays, generators, tree
+from program import PAGES, arrays, changed_pages, generators, tree
 
 import holdfast
 from holdfast.catalog import read_catalog
@@ -56,12 +56,14 @@ def test_every_byte_is_whole() -> None:
 def test_versions_and_lineage() -> None:
     catalog = read_catalog(open_store(str(V1), create=False, read_only=True))
     assert [(v.number, v.attempt, v.kind, v.status, v.step, v.parent) for v in catalog.versions] == [
+        (5, 3, "checkpoint", "current", 3, 4),
         (4, 2, "checkpoint", "current", 3, 2),
-        (3, 1, "record", "current", 2, 2),
+        (3, 1, "record", "current", 3, 2),
         (2, 1, "checkpoint", "current", 2, 1),
     ]
-    assert [a.number for a in catalog.attempts] == [1, 2]
+    assert [a.number for a in catalog.attempts] == [1, 2, 3]
     assert catalog.attempts[1].base is not None and catalog.attempts[1].base.params == {"n": 3, "case": "golden"}
+    assert [v.refs for v in catalog.lineage] == [(4,), (), ()] and catalog.lineage[0].state == catalog.lineage[1].state
     assert catalog.problems == [] and not catalog.complete and len(catalog.run) == 32
 
 
@@ -78,6 +80,18 @@ def test_values_are_what_they_were(version: int, k: int) -> None:
         same(run.load("spectrum", 3), np.linspace(0, 1, 5))
 
 
+def test_a_version_in_layers() -> None:
+    """Version 5: a few pages of one array in its own file, all else in that of version 4."""
+    with reading(V1) as run:
+        for name, expected in (arrays(3) | {"pages": changed_pages()}).items():
+            same(run.load(name, 5), expected)
+        same_tree(run.load("tree", 5), tree(3))
+    part = {o["name"]: o for o in maintenance.show(V1, 5)["contents"][0]["objects"]}
+    changed = sum(nbytes for _, nbytes in PAGES)
+    assert sorted((p["version"], p["bytes"]) for p in part["pages"]["places"]) == [(4, 65_600 - changed), (5, changed)]
+    assert [p["version"] for p in part["f8"]["places"]] == [4]
+
+
 def test_a_program_goes_on_from_it(v1: Path) -> None:
     run = holdfast.open(v1, params={"n": 3, "case": "golden"}, signals=False, takeover=True)
     with contextlib.closing(run):
@@ -90,12 +104,12 @@ def test_a_program_goes_on_from_it(v1: Path) -> None:
         s = run.state(k=0)
         for step in run.steps(5, every=holdfast.steps(1)):
             if step == 3:
-                for name, expected in arrays(3).items():
+                for name, expected in (arrays(3) | {"pages": changed_pages()}).items():
                     same(held[name], expected)
                 assert (shard == 3).all() and s.k == 3
                 same_tree(config, tree(3))
                 assert rng.random() == generators(3)[0].random() and python.random() == generators(3)[1].random()
-        assert run.attempt == 3 and run.versions[0].number == 5
+        assert run.attempt == 4 and run.versions[0].number == 6
     assert maintenance.verify(v1) == []
 
 

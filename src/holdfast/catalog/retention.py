@@ -10,7 +10,7 @@ from ..format.keys import COMMIT_NAME, ROOT_NAME, Kind, folder
 from ..policy import Keep
 from ..store import KeyMissingError, Store
 from .attempts import check_fence
-from .commits import Commit, check_refs, read_commit
+from .commits import Commit, check_refs, read_commit, read_linked
 from .lineage import Snapshot
 
 
@@ -69,6 +69,25 @@ def plan(refs: Sequence[frozenset[str] | None], names: Sequence[str], last: int)
                 follow(cut, reach(cut, i, Kept(0, True)))
                 break
     return kept
+
+
+def since_full(store: Store, commit: Commit, most: int) -> int:
+    """How many versions behind `commit` the newest one is that refers to no other, 0 if it is that itself; at most `most`,
+    also if what is between can't be read (local).
+
+    That is how many versions retention must keep for it: what it refers to refers further back, until a version stands alone.
+    A writer that writes a full version when this reaches a bound keeps at most `keep.last` and twice that bound.
+    """
+    behind = 0
+    while commit.refs and behind < most:
+        if commit.parent is None:
+            return most
+        try:
+            commit = read_linked(store, commit.parent)
+        except (DamageError, KeyMissingError):
+            return most
+        behind += 1
+    return behind
 
 
 def find_surplus(
@@ -149,4 +168,5 @@ def remove_unfinished(store: Store, attempt: int, below: int) -> None:
 
 __all__ = [
     "Kept", "check_refs", "find_surplus", "plan", "remove", "remove_all", "remove_surplus_records", "remove_unfinished",
+    "since_full",
 ]  # fmt: skip
