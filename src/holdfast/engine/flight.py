@@ -24,8 +24,12 @@ class Flight(Generic[T]):
         self.over = False
         self._thread: threading.Thread | None = None
         if background:
-            self._thread = threading.Thread(target=self._run, name=f"holdfast-{name}", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=f"holdfast-{name}", daemon=True)
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError:  # the interpreter is on its way out, or there may be no more threads
+                self._run()
         else:
             self._run()
 

@@ -24,6 +24,7 @@ from .units import UNIT, Block, Piece, Unit, Written
 TREE_INLINE = 4096  # bytes; a larger structure is stored as a buffer
 OWN_UNIT = 1 << 20  # bytes from which a buffer's blocks are units of their own, which can be left out
 _RUNS = 16384  # runs in one unit of pages, at most
+_NOTHING = np.empty(0, np.uint8)
 
 
 class Base(NamedTuple):
@@ -62,11 +63,18 @@ class Plan:
     ) -> None:
         self.rank, self.items, self.files, self._sources = rank, items, files, sources
         self._spilled = [len(item.tree) > TREE_INLINE for item in items]
+        self._counts = [len(item.buffers) + spill for item, spill in zip(items, self._spilled, strict=True)]
         self._buffers = [b for item, spill in zip(items, self._spilled, strict=True) for b in _buffers(item, spill)]
         self.units = list(_cut(self._buffers, rank, ranks))
         self.state = sum(b.memory.nbytes for b in self._buffers)
         skippable = any(unit.skippable and unit.mine for unit in self.units)
         self.expected = None if skippable else sum(unit.nbytes for unit in self.units if unit.mine)
+
+    def let_go(self) -> None:
+        """Hold the program's memory no longer: all units are captured, and who writes them has what is still to be read."""
+        self.items = [item._replace(buffers=()) for item in self.items]
+        self._buffers = [b._replace(memory=_NOTHING) for b in self._buffers]
+        self.units = [unit._replace(pieces=()) for unit in self.units]
 
     def share(self, written: Sequence[Written], nbytes: int) -> Share:
         """What the other ranks need to know of the replicated objects (see `sharing`)."""
@@ -124,9 +132,9 @@ class Plan:
                 item.late,
                 item.shard,
                 None if spill else item.tree,
-                tuple(next(stored) for _ in range(len(item.buffers) + spill)),
+                tuple(next(stored) for _ in range(count)),
             )
-            for item, spill in zip(self.items, self._spilled, strict=True)
+            for item, spill, count in zip(self.items, self._spilled, self._counts, strict=True)
         ]
         used, sources = _used(objects, self._sources)
         return Part(self.rank, nbytes, used, tuple(self.files), sources)
@@ -154,7 +162,7 @@ def _renumbered(buffer: StoredBuffer, numbers: dict[int, int]) -> StoredBuffer:
 def _stored(buffer: _Buffer, extents: list[Extent]) -> StoredBuffer:
     if buffer.base is not None:
         return lay_over(buffer.base.stored, extents)
-    return StoredBuffer(buffer.memory.nbytes, tuple(sorted(extents, key=_start)))
+    return StoredBuffer(buffer.nbytes, tuple(sorted(extents, key=_start)))
 
 
 def _start(extent: Extent) -> int:
@@ -165,6 +173,7 @@ class _Buffer(NamedTuple):
     memory: Bytes
     how: str
     base: Base | None
+    nbytes: int
     name: str = ""  # of the object, if it is replicated
 
 
@@ -173,9 +182,9 @@ def _buffers(item: Item, spill: bool) -> Iterator[_Buffer]:
     bases = item.bases or [None] * len(item.buffers)
     name = item.name if item.replicated else ""
     for memory, how, base in zip(item.buffers, hows, bases, strict=True):
-        yield _Buffer(memory, how, base if memory.nbytes >= OWN_UNIT else None, name)
+        yield _Buffer(memory, how, base if memory.nbytes >= OWN_UNIT else None, memory.nbytes, name)
     if spill:
-        yield _Buffer(np.frombuffer(item.tree, np.uint8), "hold", None)
+        yield _Buffer(np.frombuffer(item.tree, np.uint8), "hold", None, len(item.tree))
 
 
 def _cut(buffers: Sequence[_Buffer], rank: int, ranks: int) -> Iterator[Unit]:

@@ -62,15 +62,11 @@ class ThreadWriting:
             self._changed.notify()
 
     def begin(self) -> None:
-        if not self._workers:
-            self._workers = [
-                threading.Thread(target=self._work, name="holdfast-write", daemon=True) for _ in range(self._threads - 1)
-            ]
-            for worker in self._workers:
-                worker.start()
+        # One at least: who captures waits for memory that only they give back.
+        self._start(max(1, self._threads - 1))
 
     def finish(self) -> tuple[list[Written], int]:
-        self.begin()
+        self._start(self._threads - 1)
         self._end()
         if self._error is not None:
             raise self._error
@@ -82,6 +78,18 @@ class ThreadWriting:
             self._error = UsageError("the version was given up")
         self._end()
         self._writer.abort()
+
+    def _start(self, count: int) -> None:
+        with self._changed:  # several threads may capture, and put what they have in any order
+            if not self._workers:
+                self._queue = deque(sorted(self._queue, key=lambda taken: taken[0]))
+            while len(self._workers) < count:
+                worker = threading.Thread(target=self._work, name="holdfast-write", daemon=True)
+                try:
+                    worker.start()
+                except RuntimeError:  # the interpreter is on its way out: the caller of `finish` writes alone
+                    return
+                self._workers.append(worker)
 
     def _end(self) -> None:
         with self._changed:

@@ -47,10 +47,13 @@ class Capturing:
             self._preparing.start()
 
     def _prepare(self, nbytes: int) -> None:
-        if self._options.engine == "process" or self._options.capture == "cow":
-            self._start_helper()
-        if self._options.capture not in ("cow", "direct"):
-            self._arena_for(nbytes).populate(self._stop)
+        try:
+            if self._options.engine == "process" or self._options.capture == "cow":
+                self._start_helper()
+            if self._options.capture not in ("cow", "direct"):
+                self._arena_for(nbytes).populate(self._stop)
+        except (OSError, MemoryError) as error:  # a checkpoint that needs the memory says so; it may need less
+            log.debug("memory for captured state could not be made ready: %s", error)
 
     # -- strategies ------------------------------------------------------------------------------
 

@@ -7,13 +7,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from threading import Thread
+from threading import Lock, Thread
 
 from ..catalog import Commit, Loop, Snapshot
 from ..catalog.retention import find_surplus, remove, remove_all, remove_surplus_records, remove_unfinished
 from ..config import Options
 from ..engine import Flight, Item, Parcel, PartReader, Plan, Published, Writing, Written, publish, write_part
-from ..errors import CheckpointError, DeadlineError, HoldfastError, UsageError
+from ..errors import CheckpointError, DeadlineError, HoldfastError, StorageError, UsageError
 from ..format import Link, Part, StoredFile, version_name
 from ..format.keys import Kind, data_name
 from ..format.layers import SourceTable
@@ -79,7 +79,8 @@ class Writer:
     @property
     def landed(self) -> bool:
         """Whether a version was in flight and is over, and nobody has taken note yet (local)."""
-        return self._failed is not None or (self._flight is not None and self._flight.over)
+        arrived = self._failed is not None or self._seconds is not None
+        return arrived or (self._flight is not None and self._flight.over)
 
     def begin(
         self,
@@ -100,17 +101,24 @@ class Writer:
         writing: Writing | None = None
         plan: Plan | None = None
         error: Exception | None = None
+        direct = False
+        torn: list[HoldfastError] = []  # the program goes on although its memory is still being read
+        lock = Lock()
         try:
             plan = self._plan(draft, *collect())
             writing = self.capturing.writing(f"{draft.path}/{data_name(self.group.rank)}", plan)
             waited = self.capturing.freeze(plan, writing)
+            direct = any(unit.how == "direct" for unit in plan.units)
+            plan.let_go()
+            handle.reach("captured")
             if waited > 0.1:
                 log.info("version %d: the program waited %s for room to capture to", draft.version, seconds_text(waited))
         except Exception as failed:  # the other ranks are to hear of it, which they do in `publish`
             error = failed
-        except BaseException:
+        except BaseException as left:
             if writing is not None:
                 writing.abort()
+            handle.end(CheckpointError(f"Version {draft.version} was given up: {type(left).__name__} in its capture."))
             raise
         stalled = time.perf_counter() - began
 
@@ -120,7 +128,10 @@ class Writer:
                     raise error
                 assert plan is not None and writing is not None
                 written, nbytes = writing.finish()
-                handle.reach("written")
+                with lock:
+                    if torn:
+                        raise torn[0]
+                    handle.reach("written")
                 return plan, written, nbytes
             except BaseException:
                 if writing is not None:
@@ -130,14 +141,19 @@ class Writer:
         def fly() -> _Landed:
             return self._fly(draft, handle, began, stalled, write)
 
-        handle.reach("captured")
         self._handle = handle
         # Alone, a rank has nobody to wait for with its own error: it is over at once.
         alone = error is not None and self.group.size == 1
         self._flight = Flight(draft.name, fly, background=self.background is not None and not alone)
-        if plan is not None and any(unit.how == "direct" for unit in plan.units):
-            with contextlib.suppress(HoldfastError):  # the failure is `land`'s to raise
+        if direct:
+            try:
                 handle.wait("written")
+            except BaseException as left:
+                with lock:
+                    if not handle.written:
+                        torn.append(_not_direct(draft.version, self.options.timeout))
+                if not isinstance(left, HoldfastError):  # else the failure is `land`'s to raise
+                    raise
         handle.seconds = time.perf_counter() - began
 
     def _plan(self, draft: Commit, items: Sequence[Item], files: Sequence[StoredFile]) -> Plan:
@@ -173,6 +189,9 @@ class Writer:
             published = self._publish(group, draft, began, stalled, whole, shared if self.replicated else None)
         except HoldfastError as error:
             handle.end(error)
+            raise
+        except BaseException as error:  # nobody is to wait for what is over
+            handle.end(CheckpointError(f"Version {draft.version} was not written: {type(error).__name__}: {error}"))
             raise
         durable = time.perf_counter() - began - stalled
         handle.bytes = published.commit.nbytes
@@ -289,8 +308,12 @@ class Writer:
             if sum(found.values()) < _DELETE_AT_ONCE:
                 remove_all(self.store, self.attempt, found)
             elif found:
-                self._deleting = Thread(target=self._delete, args=(self.attempt, list(found)), daemon=True)
-                self._deleting.start()
+                deleting = Thread(target=self._delete, args=(self.attempt, list(found)), daemon=True)
+                try:
+                    deleting.start()
+                    self._deleting = deleting
+                except RuntimeError:  # the interpreter is on its way out: the next attempt deletes them
+                    log.debug("versions beyond those to keep were not deleted at the program's end")
 
     def _delete(self, attempt: int, names: list[str]) -> None:
         with _told("versions beyond those to keep were not deleted"):
@@ -324,6 +347,14 @@ class _Landed:
     published: Published
     part: Part
     seconds: float
+
+
+def _not_direct(version: int, seconds: float) -> HoldfastError:
+    return StorageError(
+        f"version {version} was not written within {seconds:.4g} s, for which the program waited (capture='direct'); what "
+        "is still to be read may change from now on. See whether the disk hangs; raise the option `timeout` if it is slow.",
+        version=version,
+    )
 
 
 @contextlib.contextmanager

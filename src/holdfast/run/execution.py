@@ -12,6 +12,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..catalog import Base, End, Snapshot, check_fence, put_base, put_end
@@ -144,7 +145,8 @@ class Execution:
         self._agree_on_replicated()
         self.settled = True
         if not self.readonly:
-            self.writer.capturing.prepare(state_bytes([entry.item() for entry in self.objects if entry.bulky]))
+            with suppress(Exception):  # what can't be captured is told by the checkpoint, to all ranks
+                self.writer.capturing.prepare(state_bytes([entry.item() for entry in self.objects if entry.bulky]))
         if self.group.rank == 0 and self.restored is not None:
             for name, why in self.restored.skipped:
                 log.warning("version %s was passed over: %s", name, why)
@@ -211,7 +213,7 @@ class Execution:
         """Do what was decided at a loop's head, after `step` completed steps."""
         self.step = step
         if decision.landed:
-            self.land()
+            self.land(told=bool(decision.signal))
         if decision.signal:
             self._leave(decision.signal)
         if not decision.reason:
@@ -238,7 +240,13 @@ class Execution:
         failed with; a last one (`signal`, `final`) always waits, and raises its own error alone."""
         began = time.perf_counter()
         last = reason in ("signal", "final")
-        self.land(told=last)
+        try:
+            self.land(told=last)
+        except HoldfastError as error:
+            if self.pending is not None:  # it is not taken, neither now nor at some later head
+                self.pending.end(error)
+                self.pending = None
+            raise
         handle, self.pending = self.pending or Handle(self.writer.number, self.options.timeout), None
         self.patient = False
         self.writer.begin(

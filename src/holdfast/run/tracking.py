@@ -66,11 +66,15 @@ class Tracking:
                 if memory.nbytes < OWN_UNIT:
                     bases.append(None)
                     continue
-                dirty = self._dirty((item.name, i), memory, name, before)
+                key = (item.name, i)
+                # A range has one tracker in the kernel: what is write-protected at each capture can't be tracked besides.
+                cow = bool(item.how) and item.how[i] == "cow"
+                dirty = self._give_up(key, memory) if cow else self._dirty(key, memory, name, before)
                 base = None
                 if before is not None and not whole and len(buffers) == len(item.buffers):
                     old = buffers[i]
-                    if old.nbytes == memory.nbytes and old.stored <= _AMPLIFIED * old.nbytes:
+                    more = 0 if dirty is None else int(dirty[:, 1].sum())
+                    if old.nbytes == memory.nbytes and old.stored + more <= _AMPLIFIED * old.nbytes:
                         base = Base(adopt(table, *before, old), dirty)
                 bases.append(base)
             found.append(item._replace(bases=bases))
@@ -83,15 +87,19 @@ class Tracking:
             return None
         runs = None
         last = self._at.pop(key, None)
-        if last is not None and (runs := tracker.scan(memory)) is not None:
+        if last is not None and (runs := tracker.scan(memory, key)) is not None:
             self._at[key] = name
             if self._mode == "auto" and int(runs[:, 1].sum()) > _DENSE * memory.nbytes:
-                tracker.forget(memory)
+                tracker.forget(memory, key)
                 del self._at[key]
-        elif (self._mode == "pages" or self._sparse(key, memory)) and tracker.watch(memory):
+        elif (self._mode == "pages" or self._sparse(key, memory)) and tracker.watch(memory, key):
             self._at[key] = name
         # What was asked for at the capture of a version that failed says nothing of the one before it.
         return runs if before is not None and last == before[1].name else None
+
+    def _give_up(self, key: Key, memory: Any) -> None:
+        if self._tracker is not None and self._at.pop(key, None) is not None:
+            self._tracker.forget(memory, key)
 
     def _sparse(self, key: Key, memory: Any) -> bool:
         changed = self._sampler.look(key, memory)
