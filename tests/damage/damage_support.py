@@ -71,15 +71,15 @@ class ThreadGroup:
                 self.post.put((key, r), data)
         return self.post.take((key, self.rank))
 
-    def begin_max(self, a: int, b: int) -> Any:
+    def begin_max(self, *values: int) -> Any:
         group = self
 
         class Pending:
-            def wait(self) -> tuple[int, int]:
+            def wait(self) -> tuple[int, ...]:
                 from holdfast.group import together
 
-                found = together(group, "max", data=[a, b])
-                return max(f[0] for f in found), max(f[1] for f in found)
+                found = together(group, "max", data=list(values))
+                return tuple(max(f[i] for f in found if i < len(f)) for i in range(len(values)))
 
             test = wait
 
@@ -169,7 +169,8 @@ def resume(
 
     `last(run)` is called after them; then the program stops as if it had an error: resumable.
     """
-    options = load({"keep": holdfast.Keep(last=3), "signals": False, "takeover": True, "timeout": 20.0, **opt})
+    chosen = {"keep": holdfast.Keep(last=3), "signals": False, "takeover": True, "timeout": 20.0, "overlap": "off"}
+    options = load({**chosen, **opt})
     run = holdfast.Run(_open(str(url), group, options, {"n": 1}))
     found: Outcome | None = None
     try:

@@ -94,9 +94,10 @@ class Disk:
             self._change(i, self._find(op.path), lambda n: _write(n, op.offset, op.data))
         elif op.name == "size":
             self._change(i, self._find(op.path), lambda n: _write(n, op.offset, b""))
+        elif op.name == "cut":
+            self._change(i, self._find(op.path), lambda n: _cut(n, op.offset))
         elif op.name == "fsync":
             self._syncs.append((i, self._find(op.path)))
-
         elif op.name == "outfile":
             self._outfile(i, op)
 
@@ -165,6 +166,12 @@ def _write(node: Node, offset: int, data: bytes) -> None:
     if len(node.data) < end:
         node.data.extend(bytes(end - len(node.data)))
     node.data[offset:end] = data
+
+
+def _cut(node: Node, nbytes: int) -> None:
+    """To exactly so many bytes. What was beyond is gone even if the file grows again."""
+    _write(node, nbytes, b"")
+    del node.data[nbytes:]
 
 
 def tree_of(top: Path) -> dict[str, bytes | None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fs_forks import Child
-from fs_program import EVERY, SEED_STEP, STEPS, Left, Program
+from fs_program import Left, Program, seed_step
 
 from holdfast.run import maintenance
 
@@ -34,7 +34,7 @@ class Ground:
         return self.base / "work"
 
     def prepare(self) -> Ground:
-        """Find the truth, and make the seeds: `seed-loop` and `seed-explicit`, left after `SEED_STEP` steps."""
+        """Find the truth, and make the seeds: `seed-loop` and `seed-explicit`, left after `seed_step()` steps."""
         self.base.mkdir(parents=True, exist_ok=True)
         truth, self.log = Child(lambda: _undisturbed(self.work)).result()
         self.truth = {int(step): digest for step, digest in truth.items()}
@@ -81,7 +81,8 @@ def _seed(where: Path, style: str) -> None:
     program.run.ready()
 
     def stop(step: int) -> None:
-        if step == SEED_STEP:
+        if step == seed_step():
+            program.quiet()
             raise Left
 
     try:
@@ -135,4 +136,4 @@ def untidy(run: Path) -> list[str]:
     return wrong
 
 
-__all__ = ["EVERY", "SEED_STEP", "STEPS", "Ground", "after_pruning", "finish", "untidy"]
+__all__ = ["Ground", "after_pruning", "finish", "untidy"]

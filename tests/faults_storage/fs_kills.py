@@ -27,7 +27,7 @@ def _play(ground: Ground, phase: str, mode: str, call: Call, committed: int | No
     child = Child(lambda: stretch(ground.work, lambda: Faults(mode, at=call.number)) and None)
     ground.expect(child.killed(), point, "was not killed: the fault was not reached")
     found = Child(lambda: finish(ground.work)).result()
-    before = {"checkpoint": 2, "opening": 2, "first opening": None, "ending": 3}[phase]
+    before = {"checkpoint": 2, "flight": 2, "opening": 2, "first opening": None, "ending": 3}[phase]
     # Nothing but the commit's name makes a version exist, and from then on it does.
     new = (before or 0) + 1 if committed is not None and call.number > committed else before
     ground.expect(found["version"] == new, point, f"restored version {found['version']}, not {new}")

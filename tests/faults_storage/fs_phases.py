@@ -34,6 +34,24 @@ def checkpoint(where: Path, under: Under) -> Program:
     return program
 
 
+def flight(where: Path, under: Under) -> Program:
+    """The same of a checkpoint that is written while the program goes on and changes all its state."""
+    program = Program(where)
+    faults = under()
+
+    def tail(step: int) -> None:
+        if step + 1 == TARGET_STEP:
+            program.quiet()
+            faults.__enter__()
+        elif step == TARGET_STEP:
+            program.quiet()
+            faults.__exit__(None, None, None)
+
+    with program.run:
+        program.loop(tail=tail)
+    return program
+
+
 def opening(where: Path, under: Under) -> Program:
     """`open`, `protect` and `ready`: holder, fence, lease, restoring, base."""
     with under():
@@ -58,6 +76,7 @@ def ending(where: Path, under: Under) -> Program:
 # Name -> the stretch, and the seed it starts from.
 PHASES: dict[str, tuple[Callable[[Path, Under], Program], str | None]] = {
     "checkpoint": (checkpoint, "loop"),
+    "flight": (flight, "loop"),
     "first opening": (opening, None),
     "opening": (opening, "loop"),
     "ending": (ending, "loop"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from fs_disk import NAMES, Disk, materialise, tree_of
 from fs_forks import Child
 from fs_ground import Ground
-from fs_program import EVERY, SEED_STEP, Program
+from fs_program import EVERY, Program, seed_step
 from fs_recording import Op, Recording
 
 
@@ -46,7 +46,7 @@ def _scene(ground: Ground, seed: str | None) -> Scene:
     ground.reset(seed)
     begin = {**_above(ground), **tree_of(ground.work)}
     ops, reported = _record(ground)
-    return Scene(begin, ops, reported if seed is None else [(0, SEED_STEP // EVERY), *reported])
+    return Scene(begin, ops, reported if seed is None else [(0, seed_step() // EVERY), *reported])
 
 
 def _inherit(ground: Ground, scene: Scene, k: int) -> Scene:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,9 @@ from holdfast.store.files import FileWriter
 
 @dataclass(frozen=True)
 class Op:
-    """`name`: mkdir, create, pwrite, size, fsync, link, rename_new, unlink, rmdir, outfile (a file outside the store
-    is on disk with `data` as its content), promise. `path`: absolute; `to`: the new name, or what is promised; `site`:
-    of an fsync, the functions of the library that it came through."""
+    """`name`: mkdir, create, pwrite, size (grown to `offset` bytes at least), cut (to exactly so many), fsync, link, rename_new,
+    unlink, rmdir, outfile (a file outside the store is on disk with `data` as its content), promise. `path`: absolute; `to`:
+    the new name, or what is promised; `site`: of an fsync, the functions of the library that it came through."""
 
     name: str
     path: str
@@ -34,17 +35,21 @@ class Op:
 
 
 class Recording:
-    """A context manager; `ops` grows while it is entered. One thread at a time. `outfile`: path of the output file."""
+    """A context manager; `ops` grows while it is entered. `outfile`: path of the output file.
+
+    Threads may call at the same time: each call and its note are one, so the notes are in the order of the calls.
+    """
 
     def __init__(self, outfile: str) -> None:
         self.ops: list[Op] = []
         self._outfile = outfile
         self._paths: dict[int, str] = {}
         self._undo: list[tuple[Any, str, Any]] = []
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Recording:
         for name in ("open", "pwrite", "fallocate", "ftruncate", "fsync", "link", "rename_new", "unlink", "mkdir", "rmdir"):
-            self._replace(syscalls, name, getattr(self, f"_{name}")(getattr(syscalls, name)))
+            self._replace(syscalls, name, self._alone(getattr(self, f"_{name}")(getattr(syscalls, name))))
         for name, what in (("put", "stored"), ("delete", "deleted"), ("delete_tree", "deleted"), ("sync_root", "names")):
             self._replace(PosixStore, name, self._promise(getattr(PosixStore, name), what))
         self._replace(PosixStore, "__init__", self._made(PosixStore.__init__))
@@ -59,6 +64,13 @@ class Recording:
     def _replace(self, where: Any, name: str, new: Any) -> None:
         self._undo.append((where, name, getattr(where, name)))
         setattr(where, name, new)
+
+    def _alone(self, noting: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            with self._lock:
+                return noting(*args)
+
+        return call
 
     def _open(self, real: Callable[..., int]) -> Callable[..., int]:
         def call(path: str, flags: int, mode: int = 0o644) -> int:
@@ -85,7 +97,12 @@ class Recording:
 
         return call
 
-    _ftruncate = _fallocate
+    def _ftruncate(self, real: Callable[..., None]) -> Callable[..., None]:
+        def call(fd: int, nbytes: int) -> None:
+            real(fd, nbytes)
+            self.ops.append(Op("cut", self._paths[fd], offset=nbytes))
+
+        return call
 
     def _fsync(self, real: Callable[..., None]) -> Callable[..., None]:
         def call(fd: int) -> None:

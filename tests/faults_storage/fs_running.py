@@ -15,12 +15,14 @@ HERE = Path(__file__).parent
 DEADLINE = 110  # seconds
 
 
-def run_campaign(name: str, ground: Path, size: str, *arguments: str, share: int = 2) -> dict[str, int]:
+def run_campaign(
+    name: str, ground: Path, size: str, *arguments: str, share: int = 2, variant: str = "full"
+) -> dict[str, int]:
     """The points of `fs_driver.py NAME`, played by `share` processes; AssertionError with all that was found wrong."""
     with ThreadPoolExecutor(share) as pool:
         parts = [
             pool.submit(_drive, name, ground if share == 1 else ground.with_name(f"{ground.name}-{k}"),
-                        f"{k}/{share}", size, *arguments)
+                        f"{k}/{share}", size, variant, *arguments)
             for k in range(share)
         ]  # fmt: skip
     points: Counter[str] = Counter()

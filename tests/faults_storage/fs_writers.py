@@ -14,7 +14,7 @@ import numpy as np
 from faults import Faults
 from fs_forks import Child
 from fs_ground import Ground
-from fs_program import SEED_STEP, TARGET_STEP, Program
+from fs_program import EVERY, TARGET_STEP, Program, seed_step
 
 import holdfast
 from holdfast import HoldfastError
@@ -68,8 +68,10 @@ def _opening(where: Path, faults: Faults) -> dict[str, Any]:
 def _at_target(where: Path) -> Program:
     program = Program(where)
     program.run.ready()
-    for step in range(SEED_STEP, TARGET_STEP):
+    for step in range(seed_step(), TARGET_STEP):
         program.advance(step)
+        if step + 1 < TARGET_STEP and (step + 1) % EVERY == 0:
+            program.run.checkpoint()
     return program
 
 

@@ -34,10 +34,15 @@ ALLOWED = {
     ("config.py", "_file"): "reads holdfast.toml",
     ("catalog/process.py", "*"): "reads /proc",
     ("catalog/eviction.py", "*"): "reads /proc and closes a pid's descriptor",
+    ("engine/helper/client.py", "_bury"): "closes its end of a socket",
+    ("engine/helper/process.py", "_on_share"): "closes the descriptor of shared memory",
+    ("engine/helper/protection.py", "__init__"): "reads /proc/PID/maps",
+    ("engine/helper/spawn.py", "*"): "descriptors between the program and its helper process",
     ("state/pickled.py", "_fill"): "names numpy.memmap so as to refuse it",
 }
 # Whole folders that never write a run's storage themselves.
 OUTSIDE = {
+    "capture": "memory: /proc/self, userfaultfd, shared memory without a name",
     "supervisor": "starts programs, reads /proc and its own report file and pipes",
     "cli": "speaks to people",
 }

@@ -22,8 +22,6 @@ from fs_running import run_campaign
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from holdfast.engine import write
-
 
 @dataclass
 class Recorded:
@@ -38,9 +36,7 @@ def recorded(ground: Path) -> Iterator[Recorded]:
     with (ground / "recorded.pickle").open("rb") as f:
         known = pickle.load(f)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fs_program, "_elements", fs_program._elements)
-        patch.setattr(write, "SPAN", write.SPAN)
-        fs_program.shrink()
+        fs_program.shrink(patch.setattr)
         yield Recorded(known["scenes"], known["inherited"], Recovery(known["work"], known["truth"]))
 
 
