@@ -1,6 +1,6 @@
 """A rank's data of a version, and back into memory: every block verified before a byte of it is handed on.
 
-Large buffers are read in direct requests of a few blocks into staging memory, by a few threads, digested there and only
+Large buffers are read in direct requests of a block into staging memory, by a few threads, digested there and only
 then copied to where the program wants them. Of a buffer in layers the extents are read of which a byte is seen, each once,
 and what is seen of them is copied. Small buffers come from windows of the files that are kept, so that ten thousand small
 objects cost a few reads.

@@ -13,9 +13,9 @@ from ..store.base import Bytes
 from .datafiles import DataFiles
 from .workers import work_through
 
-REQUEST = 2 * BLOCK  # bytes read at once
+REQUEST = BLOCK  # bytes read at once; with twice as much a thread digests for longer before it asks again, and the disk waits
 SLOT = REQUEST + 2 * ALIGN  # bytes of staging memory of a thread: a request, widened to whole pages
-MOST_THREADS = 6  # so that staging stays below 50 MiB, however many threads there may be
+MOST_THREADS = 8  # so that staging stays below 40 MiB, however many threads there may be
 _GAP = 64 << 10  # bytes that are read along rather than asked around
 
 Deliver = Callable[[int, Bytes], None]  # called with an extent's number and its verified bytes, by any thread
@@ -108,14 +108,12 @@ class Fetcher:
     def _cut(self, extents: Sequence[Extent], numbers: Iterable[int]) -> Iterator[Request]:
         """Requests that read these extents, in the order of the files; what lies close together is one."""
         order = sorted(numbers, key=lambda i: (extents[i].source, extents[i].offset))
-        # Few blocks in small requests, so that one is digested while the next is read.
-        limit = REQUEST if sum(extents[i].nbytes for i in order) >= 4 * REQUEST else BLOCK
         source, first, last = -1, 0, 0
         some: list[int] = []
         for i in order:
             e = extents[i]
             start, stop = e.offset - e.offset % ALIGN, e.offset + e.nbytes
-            if some and (e.source != source or start - last > _GAP or round_up(stop) - first > limit):
+            if some and (e.source != source or start - last > _GAP or round_up(stop) - first > REQUEST):
                 yield self._request(source, first, last, some)
                 some = []
             if not some:
