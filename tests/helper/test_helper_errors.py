@@ -113,6 +113,8 @@ def test_a_hanging_disk_does_not_hang_the_program(root: Path) -> None:
         with pytest.raises(StorageError, match="has taken nothing for 1 s"):
             writing.finish()
         assert time.monotonic() - began < 20.0
+        with pytest.raises(HelperLostError, match="write that hangs"):
+            hanging.begin(str(root), "next", None, 2)
     finally:
         hanging.close()
 

@@ -160,7 +160,7 @@ def test_stopped_helper_does_not_freeze_later(helper: Helper, root: Path) -> Non
     with pytest.raises(CaptureError, match="within"):
         writing.freeze(units_of([array]), 0.5)
     array[:] = 2
-    with pytest.raises(HelperLostError):
+    with pytest.raises(HelperLostError, match=r"within 0\.5 s"):
         writing.finish()
 
 
@@ -239,3 +239,21 @@ def test_two_helpers_do_not_disturb_each_other(root: Path) -> None:
     finally:
         one.close()
         two.close()
+
+
+def test_a_release_that_fails_leaves_nobody_waiting(
+    helper: Helper, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: failed.append(str(args.exc_value)))
+
+    def fail() -> None:
+        raise RuntimeError("the arena is gone")
+
+    writing = helper.begin(str(root), "data", None, 1)
+    writing.put(0, units_of([np.ones(UNIT, np.uint8)])[0][1], fail)
+    with pytest.raises(HelperLostError, match="no longer listened to"):
+        writing.finish()
+    assert not helper.alive
+    helper.close()
+    assert failed == ["the arena is gone"]

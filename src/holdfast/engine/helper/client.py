@@ -60,7 +60,7 @@ class Helper:
         helper = Helper(*spawn())
         try:
             helper.silence = timeout
-            helper._wait(lambda: "hello" in helper._answers, "did not start")
+            helper.wait(lambda: "hello" in helper._answers)
             why = helper._probe.why_no_reading(helper._ask)
             helper.reads_memory = why is None
             helper.why_no_freeze = why or helper._probe.why_no_freeze(helper._ask, helper.kill, timeout)
@@ -93,7 +93,7 @@ class Helper:
 
     def begin(self, location: str, key: str, expected: int | None, threads: int) -> HelperWriting:
         """Begin the data file `key` in the store at `location`; `expected`: its size in bytes if no unit can be
-        skipped. One at a time. HelperLostError if the helper is gone."""
+        skipped; `threads`: so many write at the same time. One file at a time. HelperLostError if the helper is gone."""
         if os.getpid() != self._owner:
             raise lost("belongs to the parent of this process")
         assert self._writing is None or self._writing.over, "one version at a time"
@@ -129,10 +129,10 @@ class Helper:
             try:
                 return self._channel.send(message, self.silence, fd)
             except DeadlineError:
-                self._give_up(f"took no messages for {self.silence:.4g} s and was ended")
+                self.give_up(f"took no messages for {self.silence:.4g} s and was ended")
             except OSError:
                 pass
-        self._wait(lambda: False, "")
+        self.wait(lambda: False)  # it is lost, and how is about to be known
 
     def can_read(self, unit: Unit) -> bool:
         """Whether the helper can read a unit's memory."""
@@ -163,20 +163,17 @@ class Helper:
                     break
             else:
                 return True
-        self._give_up(f"gave no sign of life for {self.silence:.4g} s and was ended")
+        self.give_up(f"gave no sign of life for {self.silence:.4g} s and was ended")
         raise lost(self._lost or "ended")
-
-    def _wait(self, ready: Callable[[], bool], what: str) -> None:
-        if not self.wait(ready, None):
-            raise lost(what)
 
     def _ask(self, message: list[Any], answer: str, fd: int | None = None) -> list[Any]:
         self._answers.pop(answer, None)
         self.send(message, fd)
-        self._wait(lambda: answer in self._answers, "did not answer")
+        self.wait(lambda: answer in self._answers)
         return self._answers.pop(answer)
 
-    def _give_up(self, how: str) -> None:
+    def give_up(self, how: str) -> None:
+        """End the helper, and count it as lost at once: one that hangs in a write does not end before that returns."""
         self.kill()
         with self._changed:
             self._lost = self._lost or how
@@ -185,21 +182,24 @@ class Helper:
     # -- listening -----------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        why = None
-        while self._readable():
-            message = self._channel.receive()
-            if message is None:
-                break
-            kind, *rest = message
-            if kind == "broken":
-                why = f"failed:\n{rest[0]}"
-            elif self._writing is not None and kind in ("released", "frozen", "finished", "failed"):
-                self._writing.told(kind, rest)
+        why = "was no longer listened to and was ended"
+        try:
+            while self._readable() and (message := self._channel.receive()) is not None:
+                self._take(*message)
+            why = ""
+        finally:  # also when a unit's `release` has raised something: nobody may wait for ever
+            self._bury(why)
+
+    def _take(self, kind: str, *rest: Any) -> None:
+        if kind == "broken":
             with self._changed:
-                self._heard += 1
-                self._answers[kind] = rest
-                self._changed.notify_all()
-        self._bury(why)
+                self._lost = self._lost or f"failed:\n{rest[0]}"
+        elif self._writing is not None and kind in ("released", "frozen", "finished", "failed"):
+            self._writing.told(kind, list(rest))
+        with self._changed:
+            self._heard += 1
+            self._answers[kind] = list(rest)
+            self._changed.notify_all()
 
     def _readable(self) -> bool:
         """Wait for a message; False if the process has ended. The channel alone would not tell: a child that the
@@ -210,7 +210,7 @@ class Helper:
             poll.register(self._pidfd, select.POLLIN)
         return any(fd == self._channel.sock.fileno() for fd, _ in poll.poll())
 
-    def _bury(self, why: str | None) -> None:
+    def _bury(self, why: str) -> None:
         """The process has ended, or is about to: take its exit status, so that no zombie stays, and tell those who
         wait."""
         how = why or "ended"

@@ -40,7 +40,7 @@ from .wire import Channel, unpack_unit
 
 CHANNEL_FD = 3  # where `spawn` puts the helper's end
 _WORKERS_MAX = 16
-SLOTS = 52  # of UNIT bytes: workers' and spare ones together, 208 MiB
+SLOTS = 50  # of UNIT bytes: workers' and spare ones together; with the interpreter, within 256 MiB
 BEAT = 1.0  # seconds between signs of life while a version is on its way
 _IGNORED = (
     "SIGINT",
@@ -184,7 +184,7 @@ class _Process:
     def _on_begin(
         self, number: int, location: str, key: str, expected: int | None, threads: int, patience: float
     ) -> None:
-        threads = max(1, min(threads, _WORKERS_MAX))
+        threads = max(2, min(threads + 1, _WORKERS_MAX))  # one copies and digests while the others keep the disk busy
         self._id = number
         self._own.resize(threads)
         self._spare.resize(SLOTS - threads)

@@ -73,6 +73,7 @@ class Protection:
         for start, nbytes in self._plan.register:
             try:
                 kernel.uffd_unregister(self._uffd, start, nbytes)
+                kernel.uffd_wake(self._uffd, start, nbytes)  # the kernel wakes there only who waits for missing pages
             except OSError:  # the program has unmapped some of it, or mapped a file in its place
                 for low, high in zip(self._plan.start, self._plan.stop, strict=True):
                     if start <= low < start + nbytes:

@@ -44,7 +44,8 @@ class HelperWriting:
         try:
             helper.send(["freeze", self._number, [pack_unit(number, unit) for number, unit in units]])
             if not helper.wait(lambda: "frozen" in self._answers, timeout):
-                helper.kill()  # else it might still freeze it, and nobody would know
+                # else it might still freeze it, and nobody would know
+                helper.give_up(f"did not freeze memory within {timeout:.4g} s and was ended")
                 raise CaptureError(f"the helper did not do it within {timeout:.4g} s, and was ended")
         except HelperLostError as error:
             raise CaptureError(error.message) from error
@@ -80,6 +81,8 @@ class HelperWriting:
         self._helper.wait(self._ended)
         self._end()
         if "failed" in self._answers:
+            if self._answers["failed"][1]:
+                self._helper.give_up("had a write that hangs and was ended")
             raise HoldfastError.from_wire(self._answers["failed"][0])
         size, results = self._answers["finished"]
         return [Written(offset, split_digests(digests)) for _, offset, digests in sorted(results)], size
@@ -93,7 +96,7 @@ class HelperWriting:
         with suppress(HoldfastError):
             helper.send(["abort", self._number])
             if not helper.wait(self._ended, helper.silence):
-                helper.kill()  # a write hangs
+                helper.give_up("had a write that hangs and was ended")
         self._end()
 
     def _ended(self) -> bool:
