@@ -116,11 +116,12 @@ class Chain:
             buffer = reader.objects["u"].buffers[0]
             out = np.full(buffer.nbytes, 255, np.uint8)
             reader.source(reader.objects["u"]).read(0, out)
-            assert reader.same(buffer, out, "u")
-            if out.nbytes:
-                out[out.nbytes // 2] ^= 1
-                assert not reader.same(buffer, out, "u")
-                out[out.nbytes // 2] ^= 1
+            with open_part(self.store, self.commits[number - 1], 0, threads) as fresh:  # which has not read it
+                for one in (reader, fresh):
+                    assert one.same(buffer, out, "u")
+                    out[out.nbytes // 2] ^= 1
+                    assert not one.same(buffer, out, "u")
+                    out[out.nbytes // 2] ^= 1
             return out
 
     def path(self, number: int, file: str = "data/r000000") -> Path:

@@ -41,6 +41,7 @@ class PartReader:
         self.files = DataFiles(store, key, part)
         self._fetcher = Fetcher(self.files, threads)
         self._windows: dict[int, tuple[int, Bytes]] = {}  # by data file: where it begins, and its bytes
+        self._sealed: dict[StoredBuffer, list[bytes]] = {}  # digests of the blocks of buffers in layers, once read
 
     def __enter__(self) -> PartReader:
         return self
@@ -104,16 +105,21 @@ class PartReader:
                 pieces.copy(i, block, out)
 
         self._fetcher.fetch(buffer.extents, pieces.extents, lambda i: name, deliver)
+        if out is not None and not all(pieces.whole(i) for i in pieces.extents):
+            self._sealed[buffer] = self._digests(out)  # so that `same` need not read what is hidden again
 
     def same(self, buffer: StoredBuffer, memory: Bytes, name: str) -> bool:
-        """Whether `memory` holds exactly the buffer's bytes: by digests; only extents that are hidden in part are read."""
+        """Whether `memory` holds exactly the buffer's bytes: by digests. Extents that are hidden in part are read, unless this
+        reader has filled memory with them before."""
         if memory.nbytes != buffer.nbytes:
             return False
+        if buffer in self._sealed:
+            return self._digests(memory) == self._sealed[buffer]
         pieces = Pieces(buffer)
         whole = [i for i in pieces.extents if pieces.whole(i)]
         differing: list[int] = []
 
-        def look(k: int, slot: Bytes | None) -> None:
+        def look(k: int, _: None) -> None:
             e = buffer.extents[whole[k]]
             if not differing and digest(_content(e, memory)) != e.digest:
                 differing.append(k)
@@ -127,6 +133,15 @@ class PartReader:
 
         self._fetcher.fetch(buffer.extents, rest, lambda i: name, deliver)
         return not differing
+
+    def _digests(self, memory: Bytes) -> list[bytes]:
+        found = [b""] * -(-memory.nbytes // BLOCK)
+
+        def look(k: int, _: None) -> None:
+            found[k] = digest(memory[k * BLOCK : (k + 1) * BLOCK])
+
+        work_through(range(len(found)), self.threads, lambda: None, look)
+        return found
 
     def _read_small(self, buffer: StoredBuffer, out: Bytes | None, name: str) -> None:
         extents = buffer.extents
