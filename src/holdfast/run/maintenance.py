@@ -189,6 +189,7 @@ def _folders(snapshot: Snapshot) -> Iterator[str]:
     for kind, names in snapshot.names.items():
         for n in names:
             yield f"{folder(kind)}/{n.name}"
+            yield f"{folder(kind)}/{n.name}/index"
 
 
 def _surplus(store: Store, snapshot: Snapshot, keep: Keep, damaged: bool) -> list[Removed]:
