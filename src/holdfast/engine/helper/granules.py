@@ -70,13 +70,18 @@ def plan(mappings: Sequence[tuple[int, int]], units: Sequence[Longs]) -> Granule
     highs = np.zeros(len(keys), np.int64)
     np.minimum.at(lows, granule, left)
     np.maximum.at(highs, granule, right)
+    # One that has most of a huge page takes all of it: cheaper to protect, and not split
+    wide = highs - lows >= HUGE // 2
+    area, owner = keys >> 32, keys & _LOW
+    lows = np.where(wide, np.maximum(area << _SHIFT, bounds[owner, 0]), lows)
+    highs = np.where(wide, np.minimum((area + 1) << _SHIFT, bounds[owner, 1]), highs)
     pairs = np.unique(unit[row].astype(np.int64) << np.int64(32) | granule)
     of: list[list[int]] = [[] for _ in units]
     inside: list[list[int]] = [[] for _ in keys]
     for u, g in zip((pairs >> 32).tolist(), (pairs & _LOW).tolist(), strict=True):
         of[u].append(g)
         inside[g].append(u)
-    return Granules(lows.tolist(), highs.tolist(), inside, of, _to_register(keys & _LOW, lows, highs, bounds))
+    return Granules(lows.tolist(), highs.tolist(), inside, of, _to_register(owner, lows, highs, bounds))
 
 
 def runs(starts: Sequence[int], stops: Sequence[int], chosen: Sequence[int]) -> list[tuple[int, int]]:
@@ -131,12 +136,12 @@ def _in_large_runs(low: Longs, high: Longs) -> npt.NDArray[np.bool_]:
 
 
 def _to_register(mapping: Longs, lows: Longs, highs: Longs, bounds: Longs) -> list[tuple[int, int]]:
-    """(start, bytes) in each mapping, from its first granule to its last: few ranges, since each splits a mapping;
-    ends at huge pages' ends, since splitting a mapping elsewhere splits a huge page."""
-    found = []
-    for m in np.unique(mapping).tolist():
-        own = mapping == m
-        start = max(int(lows[own].min()) & -HUGE, int(bounds[m, 0]))
-        stop = min(-(-int(highs[own].max()) & -HUGE), int(bounds[m, 1]))
-        found.append((start, stop - start))
-    return found
+    """(start, bytes) in each mapping, from its first granule to its last, those that touch each other joined: few ranges,
+    since each splits a mapping; ends at huge pages' ends, since splitting a mapping elsewhere splits a huge page."""
+    if not len(mapping):
+        return []
+    new = np.flatnonzero(mapping[1:] != mapping[:-1]) + 1  # granules are in the order of addresses, so of mappings
+    firsts, lasts = np.concatenate(([0], new)), np.append(new, len(mapping)) - 1
+    starts = np.maximum(lows[firsts] & -HUGE, bounds[mapping[firsts], 0])
+    stops = np.minimum(-(-highs[lasts] & -HUGE), bounds[mapping[lasts], 1])
+    return runs(starts.tolist(), stops.tolist(), range(len(starts)))
