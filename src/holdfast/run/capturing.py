@@ -6,13 +6,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from ..config import Options
 from ..engine import Item, Plan, ThreadWriting, Writing
 from ..engine.plan import OWN_UNIT
 from ..errors import UnsupportedError
+from ..format import BLOCK
 from ..group import local_ranks
 from ..store import Store
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("holdfast")
 
 _HELPER_SECONDS = 30.0  # to start
+_STAGING = 200 << 20  # bytes that the helper is to have ready for what the program is about to overwrite
 
 
 class Capturing:
@@ -39,16 +41,20 @@ class Capturing:
         # Copying by more threads than there are idle cores only makes them wait for each other.
         self.copiers = max(1, min(4, len(os.sched_getaffinity(0)) // local_ranks()))
 
-    def prepare(self, nbytes: int) -> None:
-        """Make ready, beside the program, for a state of `nbytes` bytes: memory that is touched for the first time when it is
+    def prepare(self, items: Sequence[Item]) -> None:
+        """Make ready, beside the program, to capture these objects: memory that is touched for the first time when it is
         copied to costs several times the copy."""
-        if self._preparing is None and nbytes >= OWN_UNIT:
+        sizes = [int(b.nbytes) for item in items for b in item.buffers]
+        nbytes = _arena_bytes(size for size in sizes if size >= OWN_UNIT)
+        if self._preparing is None and nbytes:
+            nbytes += sum(size for size in sizes if size < OWN_UNIT)
             self._preparing = threading.Thread(target=self._prepare, args=(nbytes,), name="holdfast-prepare", daemon=True)
             self._preparing.start()
 
     def _prepare(self, nbytes: int) -> None:
         try:
-            if self._options.engine == "process" or self._options.capture == "cow":
+            beyond = self._options.capture == "auto" and nbytes > self._bound(nbytes)
+            if self._options.engine == "process" or self._options.capture == "cow" or beyond:
                 self._start_helper()
             if self._options.capture not in ("cow", "direct"):
                 self._arena_for(nbytes).populate(self._stop)
@@ -114,7 +120,7 @@ class Capturing:
 
     def freeze(self, plan: Plan, writing: Writing) -> float:
         """Capture the plan's memory; the program may go on when this returns. Seconds that it waited for room."""
-        from ..engine.freeze import freeze
+        from ..engine.freeze import freeze, slots
 
         units = list(enumerate(plan.units))
         protected = [(n, u) for n, u in units if u.how == "cow"]
@@ -128,8 +134,8 @@ class Capturing:
             except CaptureError as error:
                 self.tell_once("freeze", f"the state could not be write-protected ({error}); it is copied.")
                 units = [(n, u._replace(how="copy") if u.how == "cow" else u) for n, u in units]
-        copied = sum(u.nbytes for _, u in units if u.how == "copy")
-        arena = self._arena_for(copied) if copied else None
+        copied = slots(u.nbytes for _, u in units if u.how == "copy")
+        arena = self._arena_for(copied * BLOCK) if copied else None
         return freeze(units, arena, writing, self.copiers, self._options.timeout)
 
     # -- memory ------------------------------------------------------------------------------------
@@ -148,11 +154,10 @@ class Capturing:
         """An arena for so many bytes, as far as the bound allows. Only while nothing is in flight."""
         from ..capture.arena import SLOT, Arena
 
-        nbytes = max(SLOT, min(nbytes, self._bound(nbytes)) // SLOT * SLOT)
+        nbytes = max(SLOT, min(-(-nbytes // SLOT) * SLOT, self._bound(nbytes)) // SLOT * SLOT)
         with _arena_lock:
             if self._arena is None or self._arena.nbytes < nbytes:
-                if self._arena is not None:
-                    self._arena.close()
+                self._drop_arena()
                 self._arena = Arena(nbytes, shared=self._shared())
                 self._show_arena()
             return self._arena
@@ -161,6 +166,13 @@ class Capturing:
         """A helper process writes from a shared arena as it stands."""
         if self._helper is not None and self._arena is not None and self._arena.fd >= 0:
             self._helper.share(self._arena.fd, self._arena.address, self._arena.nbytes)
+
+    def _drop_arena(self) -> None:
+        if self._arena is not None:
+            if self._helper is not None and self._arena.fd >= 0:
+                self._helper.unshare(self._arena.address)  # or it would take other memory there for the arena
+            self._arena.close()
+            self._arena = None
 
     def _shared(self) -> bool:
         if self._options.arena == "auto":
@@ -183,6 +195,8 @@ class Capturing:
                     return None
                 log.debug("helper process started in %.2f s", time.monotonic() - began)
                 self._show_arena()
+                if self._options.capture in ("cow", "auto"):
+                    self._helper.prepare(_STAGING)
             return self._helper
 
     def close(self) -> None:
@@ -190,20 +204,21 @@ class Capturing:
         self._stop.set()
         if self._preparing is not None:
             self._preparing.join(10.0)
+        self._drop_arena()
         if self._helper is not None:
             self._helper.close()
             self._helper = None
-        if self._arena is not None:
-            self._arena.close()
-            self._arena = None
 
 
 _arena_lock = threading.Lock()
 _helper_lock = threading.RLock()
 
 
-def state_bytes(items: Sequence[Item]) -> int:
-    return sum(int(b.nbytes) for item in items for b in item.buffers)
+def _arena_bytes(sizes: Iterable[int]) -> int:
+    """Of memory that buffers of these sizes are copied to, each cut into blocks."""
+    from ..engine.freeze import slots
+
+    return slots(min(BLOCK, size - at) for size in sizes for at in range(0, size, BLOCK)) * BLOCK
 
 
-__all__: Any = ["Capturing", "state_bytes"]
+__all__ = ["Capturing"]
