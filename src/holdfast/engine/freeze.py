@@ -7,8 +7,9 @@ to. `direct`: likewise, and the caller has the program wait until it is written.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -38,32 +39,61 @@ def freeze(
     if not copied:
         return 0.0
     assert arena is not None
-    runs = list(_runs(copied, max(_SHORTEST, min(_LONGEST, sum(u.nbytes for _, u in copied) // threads))))
+    whole, bundles = _sort(copied)
+    runs = list(_runs(whole, max(_SHORTEST, min(_LONGEST, sum(u.nbytes for _, u in copied) // threads))))
     waited = 0.0
-    if len(copied) > arena.slots:
+    if len(whole) + len(bundles) > arena.slots:
         writing.begin()
 
-    def copy(i: int, _: None) -> None:
+    def take(count: int) -> range:
         nonlocal waited
+        began = time.perf_counter()
+        slots = arena.take_run(count, 0)
+        if slots is None:
+            writing.begin()
+            slots = arena.take_run(count, patience)
+            waited += time.perf_counter() - began
+        if slots is None:
+            raise DeadlineError(
+                f"Capturing the state waited {patience:.4g} s for the disk to take what was captured before. The version is "
+                "given up; those before are intact. See whether the disk hangs; raise the option `timeout` if it is slow."
+            )
+        return slots
+
+    def copy(i: int, _: None) -> None:
+        if i >= len(runs):
+            return _bundle(bundles[i - len(runs)], arena, take(1)[0], writing)
         run = runs[i]
         while run:
-            began = time.perf_counter()
-            slots = arena.take_run(len(run), 0)
-            if slots is None:
-                writing.begin()
-                slots = arena.take_run(len(run), patience)
-                waited += time.perf_counter() - began
-            if slots is None:
-                raise DeadlineError(
-                    f"Capturing the state waited {patience:.4g} s for the disk to take what was captured before. The version "
-                    "is given up; those before are intact. See whether the disk hangs; raise the option `timeout` if it is "
-                    "slow."
-                )
+            slots = take(len(run))
             _copy(run[: len(slots)], arena, slots, writing)
             run = run[len(slots) :]
 
-    work_through(range(len(runs)), threads, lambda: None, copy)
+    work_through(range(len(runs) + len(bundles)), threads, lambda: None, copy)
     return waited
+
+
+def slots(sizes: Iterable[int]) -> int:
+    """How many slots of an arena units of these sizes take, in bytes."""
+    whole, bundles = _sort([(i, Unit(nbytes, (), ())) for i, nbytes in enumerate(sizes)])
+    return len(whole) + len(bundles)
+
+
+def _sort(units: Sequence[tuple[int, Unit]]) -> tuple[list[tuple[int, Unit]], list[list[tuple[int, Unit]]]]:
+    """(units that have a slot each, bundles of smaller ones that share one)."""
+    whole, bundles, room = [], [], 0
+    for pair in units:
+        nbytes = pair[1].nbytes
+        if 2 * nbytes > SLOT:
+            whole.append(pair)
+            continue
+        if nbytes > room:
+            bundles.append([pair])
+            room = SLOT
+        else:
+            bundles[-1].append(pair)
+        room -= nbytes
+    return whole, bundles
 
 
 def _runs(units: Sequence[tuple[int, Unit]], most: int) -> Iterator[list[tuple[int, Unit]]]:
@@ -74,7 +104,8 @@ def _runs(units: Sequence[tuple[int, Unit]], most: int) -> Iterator[list[tuple[i
             yield run
             run = []
         run.append((number, unit))
-    yield run
+    if run:
+        yield run
 
 
 def _follows(before: Unit, unit: Unit) -> bool:
@@ -103,6 +134,29 @@ def _copy(run: Sequence[tuple[int, Unit]], arena: Arena, slots: range, writing: 
     for k, (number, unit) in enumerate(run):
         piece = memory[k * SLOT : k * SLOT + unit.nbytes]
         writing.put(number, unit._replace(pieces=(Piece(0, piece),), how="frozen"), _giver(arena, slots[k]))
+
+
+def _bundle(bundle: Sequence[tuple[int, Unit]], arena: Arena, slot: int, writing: Writing) -> None:
+    """Copy some units into one slot and put them; it is given back when the last of them is written."""
+    memory, at = arena.view(slot), 0
+    held = threading.Semaphore(len(bundle) - 1)  # units that are still to be written beside this one
+
+    def release() -> None:
+        if not held.acquire(blocking=False):
+            arena.give(slot)
+
+    try:
+        for _, unit in bundle:
+            fill(unit, memory[at : at + unit.nbytes])
+            at += unit.nbytes
+    except BaseException:
+        arena.give(slot)
+        raise
+    at = 0
+    for number, unit in bundle:
+        piece = Piece(0, memory[at : at + unit.nbytes])
+        writing.put(number, unit._replace(pieces=(piece,), how="frozen"), release)
+        at += unit.nbytes
 
 
 def _giver(arena: Arena, slot: int) -> Callable[[], None]:

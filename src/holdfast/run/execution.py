@@ -33,7 +33,6 @@ from ..format import StoredFile, parse_version
 from ..group import Group, from_root, together
 from ..store import Store
 from . import objects
-from .capturing import state_bytes
 from .checkpoint import Writer
 from .handle import Handle, report_failure
 from .interval import Costs
@@ -128,6 +127,7 @@ class Execution:
         """Agree on the version to go on from, restore exactly its state, and seal it as this attempt's base."""
         if self.settled:
             return
+        self._agree_on_replicated()
         reader = self.resume.settle(self.objects, self.dropped)
         commit = self.resume.commit
         if commit is not None and reader is not None:
@@ -142,29 +142,29 @@ class Execution:
             from_root(self.group, "sealing the base", self._seal)
             if commit is not None:
                 self.costs.recall(commit.seconds)
-        self._agree_on_replicated()
         self.settled = True
         if not self.readonly:
             with suppress(Exception):  # what can't be captured is told by the checkpoint, to all ranks
-                self.writer.capturing.prepare(state_bytes([entry.item() for entry in self.objects if entry.bulky]))
+                self.writer.capturing.prepare([entry.item() for entry in self.objects if entry.bulky])
         if self.group.rank == 0 and self.restored is not None:
             for name, why in self.restored.skipped:
                 log.warning("version %s was passed over: %s", name, why)
             log.info("resumes from version %d (step %s)", self.restored.version, self.restored.step)
 
     def _agree_on_replicated(self) -> None:
-        """UsageError unless all ranks have the same replicated objects."""
-        mine = sorted(entry.name for entry in self.objects if entry.replicated)
+        """UsageError unless all ranks have protected the same objects as replicated."""
         if self.group.size == 1:
             return
+        mine = sorted(entry.name for entry in self.objects if entry.replicated)
         told: Any = together(self.group, "settling what is replicated", mine)
         for rank, names in enumerate(told):
             for name in sorted(set(names) ^ set(told[0])):
+                having, lacking = (rank, 0) if name in names else (0, rank)
                 raise UsageError(
-                    f"{name!r} is protected as replicated by some ranks and not by others (ranks 0 and {rank} differ). "
-                    "Nothing was changed. Protect it on all ranks alike.",
+                    f"{name!r} is protected as replicated by some ranks and not by others: rank {having} has done so, rank "
+                    f"{lacking} has not. Nothing was changed. Protect it on all ranks alike, before the loop.",
                     object=name,
-                    rank=rank,
+                    rank=lacking,
                 )
         self.writer.replicated = bool(mine)
 
