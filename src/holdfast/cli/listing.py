@@ -91,8 +91,9 @@ def show(url: str, version: int | None, as_json: bool) -> None:
     \b
     --json: {format, url, and what `ls` gives for a version; loops: {name: {position, total, done}},
     contents: [{rank, bytes, objects: [{name, kind, dtype, shape, shard: {global_shape, offset},
-    bytes, late, places: [{version, rank, bytes}]}], files: [{path, bytes}]}]}. dtype and shape: of
-    arrays only; places: whose data files hold the object's bytes, the most first.
+    replicated, bytes, late, places: [{version, rank, bytes}]}], files: [{path, bytes}]}]}. dtype and
+    shape: of arrays only; replicated: whether it is one object of all ranks; places: whose data files
+    hold the object's bytes, the most first.
     """
     from ..run.maintenance import show as look
 
@@ -204,9 +205,9 @@ def _show(found: dict[str, Any]) -> None:
     for part in found["contents"]:
         rank = str(part["rank"])
         for o in part["objects"]:
-            late = "late" if o["late"] else ""
+            notes = ", ".join(note for note in ("replicated", "late") if o[note])
             where = _places(o["places"], found["number"], part["rank"])
-            objects.append((rank, o["name"], *_type(o), _shard(o["shard"]), bytes_text(o["bytes"]), where, late))
+            objects.append((rank, o["name"], *_type(o), _shard(o["shard"]), bytes_text(o["bytes"]), where, notes))
         files += [(rank, f["path"], bytes_text(f["bytes"])) for f in part["files"]]
     columns = ("rank", "object", "kind", "type", "shape", "shard", "size", "stored in", "notes")
     human.table(columns, objects, right=("rank", "size"))

@@ -7,18 +7,17 @@ that may have changed since are known, only those are captured at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import numpy as np
 
 from ..format import BLOCK, DataSource, Extent, Part, StoredBuffer, StoredFile, StoredObject, digest
 from ..format.blocks import ALIGN, round_up
 from ..format.extents import pack_runs
-from ..format.layers import Sources, SourceTable, lay_over
+from ..format.layers import SourceTable, lay_over
 from ..store.base import Bytes
-from .sharing import Share
+from .sharing import Share, share_out
 from .units import UNIT, Block, Piece, Unit, Written
 
 TREE_INLINE = 4096  # bytes; a larger structure is stored as a buffer
@@ -63,10 +62,12 @@ class Plan:
     ) -> None:
         self.rank, self.items, self.files, self._sources = rank, items, files, sources
         self._spilled = [len(item.tree) > TREE_INLINE for item in items]
-        self._counts = [len(item.buffers) + spill for item, spill in zip(items, self._spilled, strict=True)]
-        self._buffers = [b for item, spill in zip(items, self._spilled, strict=True) for b in _buffers(item, spill)]
-        self.units = list(_cut(self._buffers, rank, ranks))
-        self.state = sum(b.memory.nbytes for b in self._buffers)
+        cut = [list(_buffers(item, spill, ranks)) for item, spill in zip(items, self._spilled, strict=True)]
+        self._sizes = [[b.nbytes for b in buffers] for buffers in cut]
+        self._buffers = [b for buffers in cut for b in buffers]
+        self._ranks, self._owners = ranks, _owners(self._buffers, ranks)
+        self.units = list(_cut(self._buffers, rank, self._owners))
+        self.state = sum(b.nbytes for b in self._buffers)
         skippable = any(unit.skippable and unit.mine for unit in self.units)
         self.expected = None if skippable else sum(unit.nbytes for unit in self.units if unit.mine)
 
@@ -76,45 +77,66 @@ class Plan:
         self._buffers = [b._replace(memory=_NOTHING) for b in self._buffers]
         self.units = [unit._replace(pieces=()) for unit in self.units]
 
-    def share(self, written: Sequence[Written], nbytes: int) -> Share:
-        """What the other ranks need to know of the replicated objects (see `sharing`)."""
-        told: dict[str, Any] = {
-            item.name: [digest(item.tree), []] for item in self.items if item.replicated
-        }
-        for _, name, where, result, i in self._replicated(written):
-            offset = -1 if result.offset is None else result.offset + where.at
-            told[name][1].append([result.digests[i], offset])
-        return [self.rank, nbytes, told]
+    def share(self, written: Sequence[Written], nbytes: int, version: str) -> Share:
+        """What the other ranks need to know of the replicated objects in version `version` (see `sharing`)."""
+        files = SourceTable()
+        files.add(DataSource(version, "", self.rank, nbytes))
+        found, before, sources = self._found(written), self._before(), self._sources.tuple()
+        objects: dict[str, Any] = {}
+        for item, sizes in zip(self.items, self._sizes, strict=True):
+            if self._ranks > 1 and item.replicated:
+                lengths = b"".join(n.to_bytes(8, "big") for n in sizes)
+                objects[item.name] = [digest(digest(item.tree) + lengths), [], []]
+        for (number, start), owner in self._owners.items():
+            name, offset = found[number, start]
+            _, digests, told = objects[self._buffers[number].name]
+            if owner == self.rank and offset is not None:
+                told.append([len(digests), 0, offset])
+            elif owner == self.rank:
+                e = before[number, start]  # its digest was known: it is one extent there
+                told.append([len(digests), files.add(sources[e.source - 1]) - 1, e.offset])
+            digests.append(name)
+        for told in objects.values():
+            told[1] = digest(b"".join(told[1]))
+        return [self.rank, [list(file) for file in files.tuple()], objects]
 
-    def _replicated(self, written: Sequence[Written]) -> Iterator[tuple[int, str, Block, Written, int]]:
-        """(number of the buffer, object, block, what became of its unit, its number in there), object by object in an order
-        that is the same on all ranks."""
-        found = [
-            (block.buffer, block.start, block, result, i)
+    def _found(self, written: Sequence[Written]) -> dict[tuple[int, int], tuple[bytes, int | None]]:
+        """The digest of each block of replicated objects and where it was written; by number of the buffer and start."""
+        return {
+            (block.buffer, block.start): (name, None if result.offset is None else result.offset + block.at)
             for unit, result in zip(self.units, written, strict=True)
-            for i, block in enumerate(unit.blocks)
+            for block, name in zip(unit.blocks, result.digests, strict=True)
             if self._buffers[block.buffer].name
-        ]
-        for number, _, block, result, i in sorted(found, key=lambda one: one[:2]):
-            yield number, self._buffers[number].name, block, result, i
+        }
 
-    def _lay_shared(
-        self, new: list[list[Extent]], written: Sequence[Written], version: str, merged: dict[str, Any]
-    ) -> None:
-        """Extents of what other ranks wrote."""
+    def _before(self) -> dict[tuple[int, int], Extent]:
+        """Where the version before has what begins there, in replicated objects; by number of the buffer and start."""
+        return {
+            (number, e.start): e
+            for number, buffer in enumerate(self._buffers)
+            if buffer.name and buffer.base is not None
+            for e in buffer.base.stored.extents
+            if e.packed is None
+        }
+
+    def _lay_shared(self, new: list[list[Extent]], written: Sequence[Written], version: str, merged: dict[str, Any]) -> None:
+        """The extents of replicated objects: wherever their blocks are."""
+        own = DataSource(version, "", self.rank, 0)
+        files = [DataSource(*file) for file in merged["files"]]
+        sources = [0 if file._replace(nbytes=0) == own else self._sources.add(file) for file in files]
         told = {name: iter(blocks) for name, blocks in merged["blocks"].items()}
-        for number, name, block, _, _ in self._replicated(written):
-            where = next(told[name])
-            if where is not None and where[0] != self.rank:
-                rank, offset, digest = where
-                source = self._sources.add(DataSource(version, "", rank, merged["sizes"][rank]))
-                new[number].append(Extent(source, offset, block.nbytes, digest, block.start))
+        found = self._found(written)
+        for number, start in self._owners:
+            buffer = self._buffers[number]
+            file, offset = next(told[buffer.name])
+            nbytes = min(BLOCK, buffer.nbytes - start)
+            new[number].append(Extent(sources[file], offset, nbytes, found[number, start][0], start))
 
     def part(
         self, written: Sequence[Written], nbytes: int, version: str = "", merged: dict[str, Any] | None = None
     ) -> Part:
         """The index of what was written: `nbytes` bytes of data file; for version `version`, of whose replicated objects
-        `merged` says where other ranks wrote them."""
+        `merged` says where their blocks are."""
         new: list[list[Extent]] = [[] for _ in self._buffers]
         if merged is not None:
             self._lay_shared(new, written, version, merged)
@@ -122,8 +144,9 @@ class Plan:
             if result.offset is None:
                 continue
             for block, name in zip(unit.blocks, result.digests, strict=True):
-                extent = Extent(0, result.offset + block.at, block.nbytes, name, block.start, block.packed)
-                new[block.buffer].append(extent)
+                if not self._buffers[block.buffer].name:
+                    extent = Extent(0, result.offset + block.at, block.nbytes, name, block.start, block.packed)
+                    new[block.buffer].append(extent)
         stored = iter(_stored(b, extents) for b, extents in zip(self._buffers, new, strict=True))
         objects = [
             StoredObject(
@@ -132,35 +155,16 @@ class Plan:
                 item.late,
                 item.shard,
                 None if spill else item.tree,
-                tuple(next(stored) for _ in range(count)),
+                tuple(next(stored) for _ in sizes),
+                item.replicated,
             )
-            for item, spill, count in zip(self.items, self._spilled, self._counts, strict=True)
+            for item, spill, sizes in zip(self.items, self._spilled, self._sizes, strict=True)
         ]
-        used, sources = _used(objects, self._sources)
-        return Part(self.rank, nbytes, used, tuple(self.files), sources)
-
-
-def _used(objects: Sequence[StoredObject], table: SourceTable) -> tuple[tuple[StoredObject, ...], Sources]:
-    """The objects with sources numbered anew, and the sources: only those of which anything is still seen."""
-    used = sorted({e.source for o in objects for b in o.buffers for e in b.extents} - {0})
-    sources = table.tuple()
-    numbers = {old: new for new, old in enumerate(used, 1)}
-    if len(used) == len(sources):
-        return tuple(objects), sources
-    kept = tuple(sources[old - 1] for old in used)
-    return tuple(o._replace(buffers=tuple(_renumbered(b, numbers) for b in o.buffers)) for o in objects), kept
-
-
-def _renumbered(buffer: StoredBuffer, numbers: dict[int, int]) -> StoredBuffer:
-    if all(numbers.get(e.source, 0) == e.source for e in buffer.extents):
-        return buffer
-    return StoredBuffer(
-        buffer.nbytes, tuple(e._replace(source=numbers.get(e.source, 0)) for e in buffer.extents)
-    )
+        return self._sources.compact(Part(self.rank, nbytes, tuple(objects), tuple(self.files)))
 
 
 def _stored(buffer: _Buffer, extents: list[Extent]) -> StoredBuffer:
-    if buffer.base is not None:
+    if buffer.base is not None and not buffer.name:
         return lay_over(buffer.base.stored, extents)
     return StoredBuffer(buffer.nbytes, tuple(sorted(extents, key=_start)))
 
@@ -174,43 +178,54 @@ class _Buffer(NamedTuple):
     how: str
     base: Base | None
     nbytes: int
-    name: str = ""  # of the object, if it is replicated
+    name: str = ""  # of the object, if it is replicated and there are other ranks
 
 
-def _buffers(item: Item, spill: bool) -> Iterator[_Buffer]:
+def _buffers(item: Item, spill: bool, ranks: int) -> Iterator[_Buffer]:
     hows = item.how or ["hold"] * len(item.buffers)
     bases = item.bases or [None] * len(item.buffers)
-    name = item.name if item.replicated else ""
+    name = item.name if item.replicated and ranks > 1 else ""
     for memory, how, base in zip(item.buffers, hows, bases, strict=True):
         yield _Buffer(memory, how, base if memory.nbytes >= OWN_UNIT else None, memory.nbytes, name)
     if spill:
-        yield _Buffer(np.frombuffer(item.tree, np.uint8), "hold", None, len(item.tree))
+        yield _Buffer(np.frombuffer(item.tree, np.uint8), "hold", None, len(item.tree), name)
 
 
-def _cut(buffers: Sequence[_Buffer], rank: int, ranks: int) -> Iterator[Unit]:
+def _owners(buffers: Sequence[_Buffer], ranks: int) -> dict[tuple[int, int], int]:
+    """Which rank writes each block of replicated objects, by (number of the buffer, start): in an order that is the same on all
+    ranks, which need not have protected the objects in the same one."""
+    blocks = sorted(
+        (b.name, number, start, min(BLOCK, b.nbytes - start))
+        for number, b in enumerate(buffers)
+        if b.name
+        for start in range(0, b.nbytes, BLOCK)
+    )
+    owners = share_out([nbytes for _, _, _, nbytes in blocks], ranks)
+    return {(number, start): owner for (_, number, start, _), owner in zip(blocks, owners, strict=True)}
+
+
+def _cut(buffers: Sequence[_Buffer], rank: int, owners: Mapping[tuple[int, int], int]) -> Iterator[Unit]:
     small: dict[tuple[str, bool], list[tuple[int, Bytes]]] = {}
     for number, buffer in enumerate(buffers):
-        # Ranks take turns, from a rank that the name alone decides: they need not have protected in the same order.
-        turn = (rank - crc32(buffer.name.encode())) % ranks
-        if buffer.memory.nbytes >= OWN_UNIT:
+        if buffer.nbytes >= OWN_UNIT:
             if buffer.base is not None and buffer.base.dirty is not None and not buffer.name:
                 yield from _pages(number, buffer)
             else:
-                yield from _blocks(number, buffer, turn, ranks)
-        elif buffer.memory.nbytes:
+                yield from _blocks(number, buffer, rank, owners)
+        elif buffer.nbytes:
             # Too small to be worth a request each; and copied sooner than protected.
             how = "hold" if buffer.how == "hold" else "copy"
-            small.setdefault((how, not buffer.name or turn == 0), []).append((number, buffer.memory))
+            small.setdefault((how, owners.get((number, 0), rank) == rank), []).append((number, buffer.memory))
     for (how, mine), some in small.items():
         yield from _shared(some, how, mine)
 
 
-def _blocks(number: int, buffer: _Buffer, turn: int, ranks: int) -> Iterator[Unit]:
+def _blocks(number: int, buffer: _Buffer, rank: int, owners: Mapping[tuple[int, int], int]) -> Iterator[Unit]:
     known = buffer.base.stored.block_digests() if buffer.base is not None else None
-    for k, start in enumerate(range(0, buffer.memory.nbytes, BLOCK)):
+    for k, start in enumerate(range(0, buffer.nbytes, BLOCK)):
         memory = buffer.memory[start : start + BLOCK]
         block = Block(0, memory.nbytes, number, start, None, known[k] if known is not None else None)
-        mine = not buffer.name or k % ranks == turn
+        mine = owners.get((number, start), rank) == rank
         yield Unit(round_up(memory.nbytes), (Piece(0, memory),), (block,), buffer.how, mine)
 
 

@@ -103,7 +103,8 @@ def publish(
 def _share(ranks: Ranks, draft: Commit, write: Callable[[str], Parcel]) -> Callable[[str], Part]:
     """Write, and tell all ranks where the blocks of replicated objects are; returns what makes this rank's index of it.
 
-    The ranks exchange what they have or what has failed, so that all are through with it when this returns.
+    The ranks exchange what they have or what has failed; nothing is raised here, or a rank would leave the others waiting
+    in the calls that follow. What has failed is raised by what is returned, on all ranks.
     """
     key, parcels = f"{draft.path}/{data_name(ranks.rank)}", []
 
@@ -111,13 +112,25 @@ def _share(ranks: Ranks, draft: Commit, write: Callable[[str], Parcel]) -> Calla
         parcels.append(write(key))
         return {"share": parcels[0].share}
 
+    def merged(messages: list[bytes]) -> dict[str, Any]:
+        try:
+            return merge([m["share"] for m in _open(messages)])
+        except UsageError as error:  # in which it is not this rank that is at fault
+            raise _Failed([[error.rank, error.to_wire()]]) from None
+
     message = _attempt(ranks.rank, written)
     everyone, what = range(ranks.size), f"replicated objects of version {draft.version}"
     found, late = _gather(ranks, message, everyone, what)
     answer = b""
     if ranks.rank == 0:
-        answer = late or _attempt(0, lambda: merge([m["share"] for m in _open(found)]))
-    answer = ranks.broadcast(answer, everyone, what, patience=2)
+        answer = late or _attempt(0, lambda: merged(found))
+    try:
+        answer = ranks.broadcast(answer, everyone, what, patience=2)
+    except (DeadlineError, RankError) as error:
+        # Rank 0 keeps to its answer: the others have it, and the one that has not will tell.
+        if ranks.rank != 0:
+            wire = error.to_wire()
+            answer = _attempt(ranks.rank, lambda: _raise(_Failed([[ranks.rank, wire]])))
 
     def part(_: str) -> Part:
         return parcels[0].part(_open([answer])[0])
@@ -143,11 +156,12 @@ def _data(store: Store, ranks: Ranks, draft: Commit, write: Callable[[str], Part
     where: list[Any] = [draft.step, sorted([name, *loop] for name, loop in draft.loops.items())]
     where += [draft.kind, draft.version, draft.label, draft.complete]
     _check_sources(store, part)
+    counted = [o for o in part.objects if ranks.rank == 0 or not o.replicated]  # these are one object of all ranks
     return {
         "part": part.encode(),
-        "objects": len(part.objects),
+        "objects": len(counted),
         "bytes": part.nbytes,
-        "state": sum(o.nbytes for o in part.objects),
+        "state": sum(o.nbytes for o in counted),
         "refs": sorted(versions_used(part)),
         "where": where,
     }
@@ -257,7 +271,10 @@ class _Failed(Exception):
 def _open(messages: list[bytes]) -> list[dict[str, Any]]:
     """The messages' bodies; if any tells of errors, all of them together as one exception."""
     bodies = [msgpack.unpackb(m) for m in messages]
-    errors = [e for body in bodies for e in body.get("errors", ())]
+    errors: list[Any] = []
+    for error in (e for body in bodies for e in body.get("errors", ())):
+        if error not in errors:  # what failed while replicated objects were shared, each rank tells again
+            errors.append(error)
     if errors:
         raise _Failed(errors)
     return bodies

@@ -22,7 +22,8 @@ _MAX_DIMS = 64
 
 
 class StoredObject(NamedTuple):
-    """An object in an index: `tree` is its structure, None if that is its last buffer."""
+    """An object in an index: `tree` is its structure, None if that is its last buffer. `replicated`: all ranks' parts have it,
+    with the same value; then it has no shard."""
 
     name: str
     kind: str
@@ -30,10 +31,16 @@ class StoredObject(NamedTuple):
     shard: tuple[tuple[int, ...], tuple[int, ...]] | None
     tree: bytes | None
     buffers: tuple[StoredBuffer, ...]
+    replicated: bool = False
 
     @property
     def nbytes(self) -> int:
         return sum(b.nbytes for b in self.buffers)
+
+    def plain(self) -> list[Any]:
+        """As MessagePack holds it."""
+        held = True if self.replicated else self.shard
+        return [self.name, self.kind, self.late, held, self.tree, [b.plain() for b in self.buffers]]
 
 
 class StoredFile(NamedTuple):
@@ -62,7 +69,7 @@ class Part(NamedTuple):
         return sum(o.nbytes for o in self.objects)
 
     def encode(self) -> bytes:
-        objects = [[o.name, o.kind, o.late, o.shard, o.tree, [b.plain() for b in o.buffers]] for o in self.objects]
+        objects = [o.plain() for o in self.objects]
         files = [[f.path, f.nbytes, f.tail, f.place] for f in self.files]
         sources = [[s.version, s.digest, s.rank, s.nbytes] for s in self.sources]
         body = {"rank": self.rank, "bytes": self.nbytes, "block": BLOCK}
@@ -164,11 +171,12 @@ def _check_sources(sources: Sequence[DataSource], rank: int) -> None:
 
 
 def _object(value: Any, sizes: Sequence[int]) -> StoredObject:
-    name, kind, late, shard, tree, buffers = value
+    name, kind, late, held, tree, buffers = value
     require(isinstance(name, str) and 0 < len(name) <= 255 and isinstance(kind, str) and 0 < len(kind) <= 255)
     require(isinstance(late, bool) and (tree is None or isinstance(tree, bytes)))
     require(isinstance(buffers, list) and (tree is not None or len(buffers) > 0))
-    return StoredObject(name, kind, late, _shard(shard), tree, tuple(StoredBuffer.parse(b, sizes) for b in buffers))
+    stored = tuple(StoredBuffer.parse(b, sizes) for b in buffers)
+    return StoredObject(name, kind, late, None if held is True else _shard(held), tree, stored, held is True)
 
 
 def _shard(value: Any) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

@@ -53,7 +53,7 @@ class Writer:
     lineage: list[str] = field(default_factory=list)
     carry: PartReader | None = None
     written: int = 0  # versions of this attempt
-    replicated: bool = False  # whether there are replicated objects, as all ranks have agreed
+    replicated: bool = False  # whether the program has replicated objects, as all ranks have agreed
     _flight: Flight[_Landed] | None = None
     _handle: Handle | None = None
     _failed: HoldfastError | None = None
@@ -158,7 +158,7 @@ class Writer:
 
     def _plan(self, draft: Commit, items: Sequence[Item], files: Sequence[StoredFile]) -> Plan:
         if self._tracking is None:
-            self._tracking = Tracking(self.options.incremental)
+            self._tracking = Tracking(self.options.incremental, self.group.size)
         before = (self.carry.part, self.parent) if self.carry is not None and self.parent is not None else None
         sources = SourceTable()
         # Alike on all ranks: what a version refers to is known to all from its commit.
@@ -166,6 +166,13 @@ class Writer:
         items = self.capturing.choose(items)
         items = self._tracking.bases(items, draft.name, before, sources, whole)
         return Plan(self.group.rank, items, files, sources, self.group.size)
+
+    @property
+    def _sharing(self) -> bool:
+        """Whether there may be replicated objects, the program's or carried ones: the same answer on all ranks, as the version
+        before holds the same ones on all of them."""
+        stored = () if self.carry is None else self.carry.part.objects
+        return self.group.size > 1 and (self.replicated or any(o.replicated for o in stored))
 
     def _fly(self, draft: Commit, handle: Handle, began: float, stalled: float, write: _Write) -> _Landed:
         """In the flight's thread: everything after the capture."""
@@ -181,12 +188,12 @@ class Writer:
 
         def shared(key: str) -> Parcel:
             plan, written, nbytes = write(key)
-            share = plan.share(written, nbytes)
+            share = plan.share(written, nbytes, draft.name)
             return Parcel(share, lambda merged: keep(plan.part(written, nbytes, draft.name, merged)))
 
         group = self.background or self.group
         try:
-            published = self._publish(group, draft, began, stalled, whole, shared if self.replicated else None)
+            published = self._publish(group, draft, began, stalled, whole, shared if self._sharing else None)
         except HoldfastError as error:
             handle.end(error)
             raise

@@ -83,6 +83,8 @@ def _load_global(store: Store, threads: int, commit: Commit, name: str) -> tuple
     for rank in range(commit.ranks):
         with open_part(store, commit, rank, threads) as reader:
             if name in reader.objects:
+                if reader.objects[name].replicated:
+                    return (objects.load(reader, name),)
                 holders.append((rank, _is_shard(reader, name)))
     if not holders:
         return None

@@ -115,6 +115,7 @@ def show(url: Url, version: int | None = None) -> dict[str, Any]:
                     "bytes": o.nbytes or len(o.tree or b""),
                     "late": o.late,
                     "places": _places(reader.part, o, commit.version),
+                    "replicated": o.replicated,
                     "shard": None if o.shard is None else {"global_shape": o.shard[0], "offset": o.shard[1]},
                 }
                 for o in reader.part.objects

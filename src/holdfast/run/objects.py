@@ -56,7 +56,7 @@ def check_text(call: str, text: object, most: int = 255) -> None:
 
 @dataclass
 class Entry:
-    """A protected object. `late`: first protected after the loop was entered."""
+    """A protected object. `late`: first protected after the loop was entered; `replicated`: the same on all ranks."""
 
     name: str
     obj: Any
@@ -196,7 +196,10 @@ def carried_item(reader: PartReader, stored: StoredObject) -> Item:
     for i, nbytes in enumerate(source.lengths):
         buffers.append(np.empty(nbytes, np.uint8))
         source.read(i, buffers[-1])
-    return Item(stored.name, stored.kind, stored.late, stored.shard, tree, buffers, ("hold",) * len(buffers))
+    return Item(
+        stored.name, stored.kind, stored.late, stored.shard, tree, buffers, ("hold",) * len(buffers),
+        replicated=stored.replicated,
+    )  # fmt: skip
 
 
 FOREIGN = (

@@ -92,7 +92,7 @@ class Resume:
         while (reader := self._open()) is not None:
             try:
                 if self.recut:
-                    self._fill_shard(entry)
+                    self._recut(reader, entry)
                     return
                 stored = reader.objects.get(entry.name)
                 if stored is not None and entry.mismatch(reader, stored) is None:
@@ -108,11 +108,20 @@ class Resume:
         """Whether the version was written by another number of ranks (accepted when the run was opened)."""
         return self._commit is not None and self._commit.ranks != self._group.size
 
-    def _fill_shard(self, entry: Entry) -> str | None:
-        """Fill a sharded array from the shards of all ranks; why not, if that can't be."""
+    def _recut(self, reader: PartReader, entry: Entry) -> str | None:
+        """Fill an object from a version of another number of ranks: a sharded array from the shards of all ranks, a replicated
+        one from any rank's part; why not, if that can't be."""
         assert self._commit is not None
+        stored = reader.objects.get(entry.name)
+        if stored is not None and stored.replicated:
+            if (why := entry.mismatch(reader, stored)) is None and not entry.equals(reader, stored):
+                try:
+                    entry.fill(reader, stored)
+                except MismatchError as error:  # found only inside
+                    return error.message
+            return why
         if entry.shard is None:
-            return "without a shard its value belongs to a rank; the number of ranks has changed"
+            return "stored: not replicated, and without a shard its value belongs to a rank; the number of ranks has changed"
         return shards.fill(self._store, self._commit, self._threads, entry)
 
     def files(self) -> tuple[StoredFile, ...]:
@@ -151,7 +160,7 @@ class Resume:
                     raise DamageError(f"versions/{name}/commit is not the record that was sealed", file=name)
                 self._candidates[self._index] = (name, found)
                 check_refs(self._store, commit.refs)
-                # With another number of ranks nothing but shards has a meaning: any part will do to look at.
+                # With another number of ranks, only shards and what is replicated have a meaning: any part will do to look at.
                 rank = min(self._group.rank, commit.ranks - 1)
                 self._reader = open_part(self._store, commit, rank, self._threads)
                 self._commit = commit
@@ -232,7 +241,7 @@ class Resume:
         if self.recut:
             self.files()  # whole, or this candidate is passed over
             for entry in protected:
-                if (why := self._fill_shard(entry)) is not None:
+                if (why := self._recut(reader, entry)) is not None:
                     findings.mismatches.append(f"{entry.name!r}: {why}")
             return findings
         for entry in protected:

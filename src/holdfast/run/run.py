@@ -77,6 +77,8 @@ class Run:
             raise UsageError(f"run.protect({name!r}, capture={capture!r}): one of {', '.join(CAPTURES)} is needed.")
         if replicated and shard is not None:
             raise UsageError(f"run.protect({name!r}): an object is either a shard or replicated, not both.", object=name)
+        if not isinstance(replicated, bool):
+            raise UsageError(f"run.protect({name!r}, replicated={replicated!r}): True or False is needed.", object=name)
         if replicated and x.settled and not (again and x.objects[name].replicated):
             raise UsageError(
                 f"run.protect({name!r}, replicated=True): the ranks agree on what is replicated when the loop is entered. "
@@ -84,7 +86,7 @@ class Run:
                 object=name,
             )
         late = x.objects[name].late if again else x.settled
-        entry = Entry(name, obj, shard, pickle, late, capture, replicated and x.group.size > 1)
+        entry = Entry(name, obj, shard, pickle, late, capture, replicated)
         x.objects.add(entry)
         x.dropped.pop(name, None)
         if not again:
@@ -97,7 +99,7 @@ class Run:
         if not x.settled:
             x.resume.provide(entry)
             return
-        if x.restored is not None and x.resume.recut and entry.shard is not None and not x.writer.written:
+        if x.restored is not None and x.resume.recut and not x.writer.written:
             x.resume.provide(entry)
             return
         x.writer.arrive()

@@ -29,10 +29,10 @@ Key = tuple[str, int]  # an object's name, a buffer's number
 
 
 class Tracking:
-    """For one rank's run. `mode`: the option `incremental`."""
+    """For one rank's run, one of `ranks`. `mode`: the option `incremental`."""
 
-    def __init__(self, mode: str) -> None:
-        self._mode = mode
+    def __init__(self, mode: str, ranks: int = 1) -> None:
+        self._mode, self._ranks = mode, ranks
         self._at: dict[Key, str] = {}  # the version at whose capture the pages of a buffer were last asked for
         self._tracker: PageTracker | None = None
         self._sampler: Any = None
@@ -69,7 +69,13 @@ class Tracking:
                 key = (item.name, i)
                 # A range has one tracker in the kernel: what is write-protected at each capture can't be tracked besides.
                 cow = bool(item.how) and item.how[i] == "cow"
-                dirty = self._give_up(key, memory) if cow else self._dirty(key, memory, name, before)
+                # Of a replicated object every rank digests all: that the values are the same is to be known, not believed.
+                all_of_it = cow or (item.replicated and self._ranks > 1)
+                dirty = None
+                if all_of_it:
+                    self._give_up(key, memory)
+                else:
+                    dirty = self._dirty(key, memory, name, before)
                 base = None
                 if before is not None and not whole and len(buffers) == len(item.buffers):
                     old = buffers[i]
