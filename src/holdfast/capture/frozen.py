@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 
+from ..state import jaxarrays
 from .kernel import Bytes
 
 
 def is_frozen(buffer: Bytes) -> bool:
     """Whether the memory behind `buffer` stays as it is for as long as `buffer` is held.
 
-    True for `bytes`, for an ndarray that owns its memory and is read-only, for a JAX array, and for read-only views of them;
-    never for a read-only view of writable memory, nor for a mapped file. NumPy lets an owner become writable again, and lets
-    views that were made before it was read-only write on: a program that does so asks for `capture="copy"`.
+    True for `bytes`, for an ndarray that owns its memory and is read-only, for a JAX array (by itself, or as what
+    `state.encode` made of it), and for read-only views of them; never for a read-only view of writable memory, nor for a
+    mapped file. NumPy lets an owner become writable again, and lets views that were made before it was read-only write on: a
+    program that does so asks for `capture="copy"`.
     """
     holder: object = buffer
     for _ in range(64):  # a chain has one or two links; a loop in it would be someone's error, not ours
@@ -31,11 +31,5 @@ def is_frozen(buffer: Bytes) -> bool:
                 return False
             holder = holder.obj
         else:
-            return _is_jax(holder)
+            return isinstance(holder, jaxarrays.Memory) or jaxarrays.is_array(holder)
     return False
-
-
-def _is_jax(holder: object) -> bool:
-    """JAX arrays are immutable. JAX is not imported for this: where it is not loaded, nothing is one of its arrays."""
-    kind = getattr(sys.modules.get("jax"), "Array", None)
-    return isinstance(kind, type) and isinstance(holder, kind)

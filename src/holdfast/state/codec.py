@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from holdfast.errors import DamageError, HoldfastError, MismatchError, UnsupportedError
-from holdfast.state import arrays, objects, packing, pickled, registry
+from holdfast.state import arrays, jaxarrays, objects, packing, pickled, registry
 from holdfast.state.decoder import Decoder
 from holdfast.state.describe import live_text, mismatch_node
 from holdfast.state.encoder import WAYS_OUT, Encoder
@@ -73,7 +73,8 @@ def _check_array(array: np.ndarray, name: str) -> None:
 def _check_root(obj: Any, name: str) -> None:
     cls = type(obj)
     frozen = objects.is_dataclass(cls) and objects.is_frozen(cls) and not objects.has_state_dict(cls)
-    if (frozen or isinstance(obj, _IMMUTABLE)) and registry.adapter_for(cls) is None:
+    immutable = frozen or isinstance(obj, _IMMUTABLE) or jaxarrays.is_array(obj)
+    if immutable and registry.adapter_for(cls) is None:
         raise _refused(
             obj,
             name,

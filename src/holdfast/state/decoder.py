@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final, NoReturn
 
 from holdfast.errors import MismatchError, UnsupportedError
-from holdfast.state import arrays, objects, registry, rng, values
+from holdfast.state import arrays, jaxarrays, objects, registry, rng, values
 from holdfast.state.decoding import OPEN, Decoding
 from holdfast.state.interface import MISSING, Attribute, Note, place, qualified, show
 from holdfast.state.namespace import State, valid
@@ -190,12 +190,7 @@ class Decoder(Decoding):
         self._body(node, (object, list, str, int))
         index = self._meet()
         spec = self._checked(arrays.parse, node)
-        lengths = self._source.lengths
-        if spec.number >= len(lengths) or spec.number in self._buffers:
-            self.damage("an array's buffer is not there or has been used")
-        if lengths[spec.number] != spec.nbytes:
-            self.damage(f"an array needs {spec.nbytes} bytes, its buffer has {lengths[spec.number]}")
-        self._buffers.add(spec.number)
+        self._buffer(spec.number, spec.nbytes)
         if arrays.fillable(live, spec) and self._claims.take(live):
             self._actions.append(partial(arrays.fill, live, spec, self._source))
             result = live
@@ -203,6 +198,30 @@ class Decoder(Decoding):
             result = self._checked(arrays.fresh, spec, self._source)
         self._met[index] = result
         return result
+
+    def jax(self, node: list[Any], live: Any) -> Any:
+        self._body(node, (str, list, str, int, bool))
+        index = self._meet()
+        spec = self._checked(jaxarrays.parse, node)
+        self._buffer(spec.number, spec.nbytes)
+        array = self._checked(jaxarrays.fresh, spec, self._source)
+        self._met[index] = result = self._by_jax(spec, jaxarrays.place, array, spec, live)
+        return result
+
+    def jax_key(self, node: list[Any], live: Any) -> Any:
+        impl, inner = self._body(node, (str, list))
+        index = self._meet()
+        if inner[:1] != ["jax"]:
+            self.damage("random keys have no bits")
+        data = self._child(Note(".key_data"), inner, live)
+        self._met[index] = result = self._by_jax(f"jax key {show(impl)}", jaxarrays.key, data, impl)
+        return result
+
+    def _by_jax(self, what: object, function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return function(*args)
+        except Exception as e:  # of any kind: no such device, no room on it, no such implementation
+            self.mismatch(f"stored: {what}; JAX can't have it here ({type(e).__name__}: {e})")
 
     def generator(self, node: list[Any], live: Any) -> Any:
         name, inner = self._body(node, (str, object))
@@ -341,6 +360,8 @@ _METHODS: Final[dict[str, Callable[[Decoder, list[Any], Any], Any]]] = {
     "dict": Decoder.dict_,
     "bytearray": Decoder.bytearray_,
     "array": Decoder.array,
+    "jax": Decoder.jax,
+    "jax_key": Decoder.jax_key,
     "rng": Decoder.generator,
     "enum": Decoder.enum_,
     "dataclass": Decoder.dataclass_,

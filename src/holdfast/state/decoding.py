@@ -54,6 +54,15 @@ class Decoding:
             self.damage(f"it is nested more than {MAX_DEPTH} deep")
         return node[1] if len(kinds) == 1 else node[1:]
 
+    def _buffer(self, number: int, nbytes: int) -> None:
+        """An array takes buffer `number` for its `nbytes` bytes: it is there, and no other has it."""
+        lengths = self._source.lengths
+        if number >= len(lengths) or number in self._buffers:
+            self.damage("an array's buffer is not there or has been used")
+        if lengths[number] != nbytes:
+            self.damage(f"an array needs {nbytes} bytes, its buffer has {lengths[number]}")
+        self._buffers.add(number)
+
     # -- live counterparts ------------------------------------------------------------------
 
     def _meet(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.state import arrays, objects, pickled, registry, rng
+from holdfast.state import arrays, jaxarrays, objects, pickled, registry, rng
 from holdfast.state.interface import qualified, show
 from holdfast.state.namespace import State
 from holdfast.state.packing import damaged, unpack
@@ -17,7 +17,7 @@ _COUNTED = ("list", "tuple", "set", "frozenset", "dict", "bytearray")
 
 def describe(tree: bytes) -> dict[str, object]:
     """What a stored object is, as a plain dict: always `kind` (the root's tag, or `int`, `str`, …); for an array
-    `dtype` (str) and `shape` (list of int); for a container `items`; for others `type`. Raises DamageError."""
+    (`array`, `jax`) `dtype` (str) and `shape` (list of int); for a container `items`; for others `type`. Raises DamageError."""
     return describe_node(unpack(tree))
 
 
@@ -30,9 +30,12 @@ def describe_node(node: Any) -> dict[str, object]:
     if kind == "array":
         spec = parse_array(node)
         return {"kind": kind, "dtype": str(spec.dtype), "shape": list(spec.shape)}
+    if kind == "jax":
+        jax = parse_jax(node)
+        return {"kind": kind, "dtype": jax.name, "shape": list(jax.shape)}
     if kind in _COUNTED and len(node) == 2 and type(first) in (list, bytes):
         return {"kind": kind, "items": len(first) // 2 if kind == "dict" else len(first)}
-    if kind in ("dataclass", "enum", "state_dict", "adapter", "rng") and len(node) == 3 and type(first) is str:
+    if kind in ("dataclass", "enum", "state_dict", "adapter", "rng", "jax_key") and len(node) == 3 and type(first) is str:
         return {"kind": kind, "type": first}
     if kind in ("int", "complex", "datetime", "date", "time", "timedelta", "scalar", "pickle"):
         return {"kind": kind}
@@ -46,14 +49,23 @@ def parse_array(node: list[Any]) -> arrays.ArraySpec:
         raise damaged("", str(e)) from None
 
 
+def parse_jax(node: list[Any]) -> jaxarrays.JaxSpec:
+    try:
+        return jaxarrays.parse(node)
+    except ValueError as e:
+        raise damaged("", str(e)) from None
+
+
 def stored_text(node: Any) -> str:
     """A few words for what a root node holds."""
     facts = describe_node(node)
     kind = facts["kind"]
     if kind == "array":
         return str(parse_array(node))
+    if kind == "jax":
+        return str(parse_jax(node))
     if "type" in facts:
-        words = {"rng": "generator", "state_dict": "state_dict of", "adapter": "object of the adapter"}
+        words = {"rng": "generator", "state_dict": "state_dict of", "adapter": "object of the adapter", "jax_key": "jax key"}
         return f"{words.get(str(kind), kind)} {facts['type']}"
     return str(kind)
 
@@ -72,6 +84,8 @@ def live_text(obj: Any) -> str:
         return f"object of the adapter {adapter.name}"
     if type(obj) is State:
         return "state"
+    if jaxarrays.is_array(obj):
+        return jaxarrays.text(obj)
     if objects.has_state_dict(type(obj)):
         return f"state_dict of {registry.type_name(type(obj))}"
     if objects.is_dataclass(type(obj)):

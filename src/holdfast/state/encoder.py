@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 from holdfast.errors import UnsupportedError
-from holdfast.state import arrays, objects, packing, registry, rng, values
+from holdfast.state import arrays, jaxarrays, objects, packing, registry, rng, values
 from holdfast.state.interface import MAX_DEPTH, MISSING, Attribute, Note, place, qualified
 from holdfast.state.namespace import State
 
@@ -199,6 +199,25 @@ class Encoder:
         self.buffers.append(memory)
         return node
 
+    def jax(self, obj: Any) -> Any:
+        """The node of a JAX array or of random keys; one that is met twice is stored once."""
+        self._mutable(obj)
+        ref = self._enter(obj)
+        if ref is not None:
+            return ref
+        refusal = jaxarrays.refusal(obj)
+        if refusal is not None:
+            self.refuse(obj, *refusal)
+        if jaxarrays.is_key(obj):
+            impl, data = jaxarrays.key_parts(obj)
+            return self._left(obj, ["jax_key", impl, self._child(Note(".key_data"), data)])
+        try:
+            node, memory = jaxarrays.encode_array(obj, len(self.buffers))
+        except ValueError as e:
+            self.refuse(obj, str(e))
+        self.buffers.append(memory)
+        return self._left(obj, node)
+
     def generator(self, obj: Any) -> Any:
         self._mutable(obj)
         ref = self._enter(obj)
@@ -240,6 +259,8 @@ class Encoder:
             )
         if isinstance(obj, np.generic):
             return self._value(values.write_scalar, obj)
+        if jaxarrays.is_array(obj):
+            return self.jax(obj)
         if isinstance(obj, enum.Enum):
             return ["enum", registry.type_name(cls), self._value(values.member_name, obj)]
         if objects.has_state_dict(cls):
