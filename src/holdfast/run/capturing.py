@@ -44,10 +44,10 @@ class Capturing:
     def prepare(self, items: Sequence[Item]) -> None:
         """Make ready, beside the program, to capture these objects: memory that is touched for the first time when it is
         copied to costs several times the copy."""
-        sizes = [int(b.nbytes) for item in items for b in item.buffers]
+        sizes = [int(b.nbytes) for item in items for i, b in enumerate(item.buffers) if self._may_be_copied(item, i)]
         nbytes = _arena_bytes(size for size in sizes if size >= OWN_UNIT)
-        if self._preparing is None and nbytes:
-            nbytes += sum(size for size in sizes if size < OWN_UNIT)
+        nbytes += sum(size for size in sizes if size < OWN_UNIT) if nbytes else 0
+        if self._preparing is None and (nbytes or self._options.engine == "process" or self._options.capture == "cow"):
             self._preparing = threading.Thread(target=self._prepare, args=(nbytes,), name="holdfast-prepare", daemon=True)
             self._preparing.start()
 
@@ -56,10 +56,17 @@ class Capturing:
             beyond = self._options.capture == "auto" and nbytes > self._bound(nbytes)
             if self._options.engine == "process" or self._options.capture == "cow" or beyond:
                 self._start_helper()
-            if self._options.capture not in ("cow", "direct"):
-                self._arena_for(nbytes).populate(self._stop)
+            if nbytes:
+                # Not in place of one that is there: the program's thread is capturing to it.
+                self._arena_for(nbytes, replace=False).populate(self._stop)
         except (OSError, MemoryError) as error:  # a checkpoint that needs the memory says so; it may need less
             log.debug("memory for captured state could not be made ready: %s", error)
+
+    def _may_be_copied(self, item: Item, i: int) -> bool:
+        from ..capture.frozen import is_frozen
+
+        wanted = self._wanted(item, i)
+        return wanted == "copy" or (wanted in ("auto", "reference") and not is_frozen(item.buffers[i]))
 
     # -- strategies ------------------------------------------------------------------------------
 
@@ -69,9 +76,12 @@ class Capturing:
         beyond = sum(b.nbytes for b in large) > self._bound(sum(b.nbytes for b in large))
         return [item._replace(how=[self._choose(item, i, beyond) for i in range(len(item.buffers))]) for item in items]
 
+    def _wanted(self, item: Item, i: int) -> str:
+        return item.how[i] if item.how and item.how[i] != "auto" else self._options.capture
+
     def _choose(self, item: Item, i: int, beyond: bool) -> str:
         memory = item.buffers[i]
-        wanted = item.how[i] if item.how and item.how[i] != "auto" else self._options.capture
+        wanted = self._wanted(item, i)
         if wanted in ("hold", "direct"):
             return wanted
         if memory.nbytes < OWN_UNIT:
@@ -150,13 +160,13 @@ class Capturing:
             self._limit = default_bytes(nbytes, local_ranks())
         return self._limit
 
-    def _arena_for(self, nbytes: int) -> Arena:
+    def _arena_for(self, nbytes: int, replace: bool = True) -> Arena:
         """An arena for so many bytes, as far as the bound allows. Only while nothing is in flight."""
         from ..capture.arena import SLOT, Arena
 
         nbytes = max(SLOT, min(-(-nbytes // SLOT) * SLOT, self._bound(nbytes)) // SLOT * SLOT)
         with _arena_lock:
-            if self._arena is None or self._arena.nbytes < nbytes:
+            if self._arena is None or (replace and self._arena.nbytes < nbytes):
                 self._drop_arena()
                 self._arena = Arena(nbytes, shared=self._shared())
                 self._show_arena()
