@@ -42,10 +42,12 @@ class Writing(Protocol):
 
 class ThreadWriting:
     """Writes with `threads` threads, of which one is the caller of `finish`. `expected`: the file's size if no unit can be
-    skipped, else None."""
+    skipped, else None. The file is made when writing begins: making directories durable is nothing to stop the program for."""
 
     def __init__(self, store: Store, key: str, expected: int | None, threads: int) -> None:
-        self._writer: Writer = store.create(key, expected)
+        self._create: Callable[[], Writer] = lambda: store.create(key, expected)
+        self._writer: Writer | None = None
+        self._creating = threading.Lock()
         self._exact = expected is not None
         self._threads = threads
         self._queue: deque[tuple[int, Unit, Callable[[], None]]] = deque()
@@ -70,14 +72,15 @@ class ThreadWriting:
         self._end()
         if self._error is not None:
             raise self._error
-        self._writer.finish(None if self._exact else self._size)
+        self._opened().finish(None if self._exact else self._size)
         return [self._results[i] for i in range(len(self._results))], self._size
 
     def abort(self) -> None:
         if self._error is None:
             self._error = UsageError("the version was given up")
         self._end()
-        self._writer.abort()
+        if self._writer is not None:
+            self._writer.abort()
 
     def _start(self, count: int) -> None:
         with self._changed:  # several threads may capture, and put what they have in any order
@@ -128,6 +131,12 @@ class ThreadWriting:
             number, unit, release = self._queue.popleft()
             return number, unit, release, None if unit.skippable else self._allot(unit)
 
+    def _opened(self) -> Writer:
+        with self._creating:
+            if self._writer is None:
+                self._writer = self._create()
+            return self._writer
+
     def _allot(self, unit: Unit) -> int:
         offset, self._size = self._size, self._size + unit.nbytes
         return offset
@@ -139,7 +148,7 @@ class ThreadWriting:
                 return Written(None, digests)
             with self._changed:
                 offset = self._allot(unit)
-        self._writer.write(offset, memory)
+        self._opened().write(offset, memory)
         return Written(offset, digests)
 
 

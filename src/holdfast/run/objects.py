@@ -156,12 +156,17 @@ class Objects:
 def check_aliases(items: Sequence[Item]) -> None:
     """UsageError if an attribute of `run.state` shares memory with another protected object.
 
-    A resume gives the namespace an array of its own, and what was one array would be two from then on.
+    A resume gives the namespace an array of its own, and what was one array would be two from then on. Of what can't change
+    nobody would notice.
     """
-    spaces = [(_address(b), b.nbytes, i) for i, item in enumerate(items) for b in item.buffers if b.nbytes]
+    spaces = [(_address(b), b.nbytes, i, k) for i, item in enumerate(items) for k, b in enumerate(item.buffers) if b.nbytes]
     spaces.sort()
-    for (at, nbytes, i), (other_at, _, j) in pairwise(spaces):
+    for (at, nbytes, i, k), (other_at, _, j, _) in pairwise(spaces):
         if i != j and other_at < at + nbytes and "state" in (items[i].kind, items[j].kind):
+            from ..capture.frozen import is_frozen
+
+            if is_frozen(items[i].buffers[k]):
+                continue
             other = items[j if items[i].kind == "state" else i].name
             raise UsageError(
                 f"An attribute of run.state shares its memory with the object protected as {other!r}. "
