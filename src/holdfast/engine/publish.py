@@ -112,7 +112,7 @@ def _share(ranks: Ranks, draft: Commit, write: Callable[[str], Parcel]) -> Calla
         parcels.append(write(key))
         return {"share": parcels[0].share}
 
-    def merged(messages: list[bytes]) -> dict[str, Any]:
+    def told(messages: list[bytes]) -> dict[str, Any]:
         try:
             return merge([m["share"] for m in _open(messages)])
         except UsageError as error:  # in which it is not this rank that is at fault
@@ -123,7 +123,7 @@ def _share(ranks: Ranks, draft: Commit, write: Callable[[str], Parcel]) -> Calla
     found, late = _gather(ranks, message, everyone, what)
     answer = b""
     if ranks.rank == 0:
-        answer = late or _attempt(0, lambda: merged(found))
+        answer = late or _attempt(0, lambda: told(found))
     try:
         answer = ranks.broadcast(answer, everyone, what, patience=2)
     except (DeadlineError, RankError) as error:
@@ -133,7 +133,8 @@ def _share(ranks: Ranks, draft: Commit, write: Callable[[str], Parcel]) -> Calla
             answer = _attempt(ranks.rank, lambda: _raise(_Failed([[ranks.rank, wire]])))
 
     def part(_: str) -> Part:
-        return parcels[0].part(_open([answer])[0])
+        merged = _open([answer])[0]  # first: where this rank has failed, it has no parcel
+        return parcels[0].part(merged)
 
     return part
 
