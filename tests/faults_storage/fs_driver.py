@@ -1,4 +1,5 @@
-"""Runs a campaign of forks in a process of its own: `python fs_driver.py NAME DIRECTORY SHARE large|small VARIANT [ARGUMENT...]`.
+"""Runs a campaign of forks in a process of its own:
+`python fs_driver.py NAME DIRECTORY SHARE large|small VARIANT [ARGUMENT...]`.
 
 SHARE is "k/n": of the points, every n-th from the k-th on; VARIANT one of `fs_program.VARIANTS`.
 
@@ -25,7 +26,7 @@ def main(name: str, directory: str, share: str, size: str, variant: str, *argume
     if size == "small":
         fs_program.shrink()
     fs_program.choose(variant)
-    ground = Ground(Path(directory), share=(int(share[0]), int(share[2]))).prepare()
+    ground = Ground(Path(directory), share=(int(share.split("/")[0]), int(share.split("/")[1]))).prepare()
     points = importlib.import_module(name).campaign(ground, *arguments)
     print(json.dumps({"points": points, "problems": ground.problems}))
 

@@ -1,7 +1,8 @@
 """One storage call of a checkpoint fails: a clear error or warning, the version before intact, the next one succeeds.
 
 `mode`: "EIO" or "ENOSPC", once; "EIO-on" or "ENOSPC-on": that call and all later ones until the checkpoint is over
-(a device that is gone, a disk that stays full); "short": each write moves a part only. `on_error`: "raise" or "warn".
+(a device that is gone, a disk that stays full); "short": each write moves a part only. `on_error`: "raise" or "warn"; or
+"flight": the checkpoint is under way while the program goes on, and the error is in its handle and raised by the next call.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from fs_program import TARGET_STEP, Program, probe
 
 from holdfast import CheckpointError, CheckpointWarning
 from holdfast.run import maintenance
+from holdfast.store.files import AHEAD
 
 # The only calls whose failure may pass without an error: nothing depends on them, or there is another way.
 _HARMLESS = ("close", "unlink")
+# Nor on room ahead of what is written of a file whose size is not known yet: AHEAD bytes more than is needed.
 
 
 def campaign(ground: Ground, mode: str, on_error: str) -> dict[str, int]:
     """All points of one mode; how many failed with an error, and how many did no harm."""
-    calls = calls_of(ground, "checkpoint")
+    calls = calls_of(ground, "flight" if on_error == "flight" else "checkpoint")
     points = {"error": 0, "harmless": 0}
     if mode == "short":
         writes = [c for c in calls if c.name == "pwrite"]
@@ -67,8 +70,9 @@ class _From:
 
 def _play(ground: Ground, faults: Faults, on_error: str, retaining: bool) -> str:
     """`retaining`: the fault comes when the version has been reported, and must not become its error."""
-    ground.reset("explicit" if on_error == "raise" else "loop")
-    found = Child(lambda: (_explicit if on_error == "raise" else _loop)(ground, faults)).result()
+    play = _STYLES[on_error]
+    ground.reset("loop" if play is _loop else "explicit")
+    found = Child(lambda: play(ground, faults)).result()
     hits = [Call(**hit) for hit in found["hit"]]
     lasting = isinstance(faults.match, _From)
     point = f"{faults.mode} {errno.errorcode[faults.errno]}, on_error={on_error!r}, at {hits[0] if hits else None}"
@@ -86,7 +90,7 @@ def _play(ground: Ground, faults: Faults, on_error: str, retaining: bool) -> str
         expect(found["read"][0] in allowed, point, f"an error, but version {found['read'][0]} is the newest")
     step = {2: 4, 3: 6}.get(found["read"][0], 0)
     expect(found["read"][1] == ground.truth[step], point, "what a start would read is another state")
-    expect(not found["before"], point, f"damage of the version before: {found['before']}")
+    expect(not found["before"] or error is None, point, f"damage of the version before: {found['before']}")
     expect(found["next"] == [True, None], point, f"the next checkpoint: {found['next']}")
     expect(found["final"] == ground.truth[max(ground.truth)], point, "the program's state was touched")
     expect(found["log"] == ground.log, point, f"another output file: {found['log']!r}")
@@ -110,7 +114,12 @@ def _clear(ground: Ground, point: str, faults: Faults, error: dict[str, Any]) ->
 
 def _harmless(hits: list[Call]) -> bool:
     """Whether the failure of these may go without an error."""
-    return all(c.name in _HARMLESS or (c.name == "open" and (c.flags or 0) & os.O_DIRECT) for c in hits)
+    return all(
+        c.name in _HARMLESS
+        or (c.name == "open" and (c.flags or 0) & os.O_DIRECT)
+        or (c.name == "fallocate" and (c.nbytes or 0) > AHEAD)
+        for c in hits
+    )
 
 
 # -- in the child ----------------------------------------------------------------------------------
@@ -126,9 +135,7 @@ def _explicit(ground: Ground, faults: Faults) -> dict[str, Any]:
             with faults if done == TARGET_STEP else _nothing():
                 program.run.checkpoint()
         except CheckpointError as error:
-            found["error"] = {
-                "type": type(error).__name__, "text": str(error), "file": error.file, "version": error.version
-            }  # fmt: skip
+            found["error"] = _plain(error)
         _look(ground, found, faults)
 
     with program.run:
@@ -136,6 +143,47 @@ def _explicit(ground: Ground, faults: Faults) -> dict[str, Any]:
         handle = program.run.checkpoint()
         found["next"] = [handle.durable, handle.error and str(handle.error)]
     return _end(ground, program, found, faults)
+
+
+def _flight(ground: Ground, faults: Faults) -> dict[str, Any]:
+    """The program changes its state while the checkpoint is under way; the next call raises what it failed with."""
+    program = Program(ground.work, on_error="raise")
+    found: dict[str, Any] = {"error": None}
+
+    def checkpoint(done: int) -> None:
+        if done != TARGET_STEP:
+            program.run.checkpoint()
+            return
+        told: list[CheckpointError] = []
+        with faults:
+            try:
+                handle = program.run.checkpoint(wait=False)
+            except CheckpointError as error:  # it failed before anything could be captured
+                told.append(error)
+            program.advance(done)
+            program.quiet()
+        _look(ground, found, faults)
+        if not told:
+            if handle.durable != (handle.error is None):
+                raise AssertionError(f"{handle}: durable {handle.durable}, error {handle.error}")
+            if handle.durable:
+                return
+            try:
+                program.run.checkpoint()
+                raise AssertionError(f"{handle} has failed, and the next call says nothing of it")
+            except CheckpointError as error:
+                told.append(error)
+        found["error"] = _plain(told[0])
+
+    with program.run:
+        program.explicit(checkpoint)
+        handle = program.run.checkpoint()
+        found["next"] = [handle.durable, handle.error and str(handle.error)]
+    return _end(ground, program, found, faults)
+
+
+def _plain(error: CheckpointError) -> dict[str, Any]:
+    return {"type": type(error).__name__, "text": str(error), "file": error.file, "version": error.version}
 
 
 def _loop(ground: Ground, faults: Faults) -> dict[str, Any]:
@@ -165,10 +213,14 @@ def _loop(ground: Ground, faults: Faults) -> dict[str, Any]:
     return _end(ground, program, found, faults)
 
 
+_STYLES = {"raise": _explicit, "warn": _loop, "flight": _flight}
+
+
 def _look(ground: Ground, found: dict[str, Any], faults: Faults) -> None:
     """Right after the checkpoint under fault, while the run is open: what would a start find?"""
     found["read"] = probe(ground.work)
-    found["before"] = [str(d) for d in maintenance.verify(ground.work / "run", 2)]
+    there = list(ground.work.glob("run/versions/00000002-*/commit"))  # else a whole one has taken its place
+    found["before"] = [str(d) for d in maintenance.verify(ground.work / "run", 2)] if there else ["gone"]
     found["hit"] = [asdict(call) for call in faults.hit]
 
 

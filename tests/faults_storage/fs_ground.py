@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fs_forks import Child
-from fs_program import Left, Program, seed_step
+from fs_program import Left, Program, kept, seed_step
 
+import holdfast
 from holdfast.run import maintenance
 
 
@@ -122,7 +123,7 @@ def finish(where: Path) -> dict[str, Any]:
 
 def after_pruning(where: Path) -> dict[str, Any]:
     """Prune, then say what is wrong with what is left: fragments, temporary files, damage, numbers used twice."""
-    maintenance.prune(where / "run")
+    maintenance.prune(where / "run", keep=holdfast.Keep(last=kept()))
     return {"untidy": untidy(where / "run"), "damage": [str(d) for d in maintenance.verify(where / "run")]}
 
 

@@ -11,6 +11,7 @@ from fs_power import Scene
 from fs_program import Program
 from fs_recording import Op
 
+from holdfast.format import decode_record
 from holdfast.run import maintenance
 
 _VERSION = re.compile(r"(.*/versions/\d+-a\d+)/(.*)")
@@ -21,7 +22,8 @@ def breaks(scene: Scene, ops: list[Op]) -> str | None:
     """The first rule of order that `ops` break, whatever a recovery would make of it; None if all hold.
 
     1. What the store said is durable is. 2. Data, group index, root, commit, each before the next. 3. Fence before
-    base, base before the first version. 4. On deletion the commit is gone before anything it needs.
+    base, base before the first version. 4. On deletion the commit is gone before anything it needs. 5. What a commit
+    refers to in other versions is durable before it.
     """
     disk = Disk(scene.begin, ops)
     everything = set(range(len(disk.changes)))
@@ -37,6 +39,8 @@ def breaks(scene: Scene, ops: list[Op]) -> str | None:
             rule = _promised(op, sure, now)
         elif stored or op.name == "mkdir":
             rule = _in_order(target, sure, now)
+            if rule is None and target.endswith("/commit"):
+                rule = _refers(target, now[op.path] or b"", sure, now)
         else:
             rule = _deleted_in_order(op.path, sure)
         if rule is not None:
@@ -75,6 +79,17 @@ def _in_order(target: str, sure: dict[str, bytes | None], now: dict[str, bytes |
         needed = [p for p in now if found and p.startswith(f"{found[1]}/{_STAGES[k]}") and now[p] is not None]
         if not needed or any(p not in sure or sure[p] != now[p] for p in needed):
             return f"{_STAGES[stage]} before {_STAGES[k]} is durable"
+    return None
+
+
+def _refers(target: str, record: bytes, sure: dict[str, bytes | None], now: dict[str, bytes | None]) -> str | None:
+    versions = target.rsplit("/", 2)[0]
+    for ref in decode_record(record, target)[0]["refs"]:
+        needed = [p for p in now if p.startswith(f"{versions}/{ref['name']}/") and "/.tmp-" not in p]
+        if f"{versions}/{ref['name']}/commit" not in needed:
+            return f"a commit that refers to {ref['name']}, which is not there"
+        if any(p not in sure or sure[p] != now[p] for p in needed):
+            return f"a commit that refers to {ref['name']} before that is durable"
     return None
 
 
@@ -123,6 +138,8 @@ class Recovery:
                 return f"another state than that of step {step}"
         finally:
             program.run.close()
+        # A version whose deletion comes next, once the one behind it is gone on which it stood.
+        damage = [d for d in damage if not ("are needed" in d.message and (d.version or 0) < version)]
         return f"damage: {damage[0].message}" if damage else None
 
 

@@ -25,8 +25,8 @@ STEPS = 8
 EVERY = 2  # versions 1, 2, 3 are of steps 2, 4, 6; the last one says "complete"
 TARGET_STEP = 6  # the checkpoint that faults are aimed at
 
-# Name -> options of the run, and up to which step the seed directory holds versions. With `full` each checkpoint is durable when
-# the call returns; the others are written beside the program.
+# Name -> options of the run, and up to which step the seed directory holds versions. With `full` each checkpoint is durable
+# when the call returns; the others are written beside the program.
 VARIANTS: dict[str, tuple[dict[str, Any], int]] = {
     "full": ({"incremental": "off", "overlap": "off"}, 4),  # retention: version 3 takes the place of 1
     "copy": ({"incremental": "off", "capture": "copy"}, 4),
@@ -55,12 +55,17 @@ def seed_step() -> int:
     return _seed_step
 
 
+def kept() -> int:
+    """How many versions retention keeps at least."""
+    return int(_options.get("keep", 2))
+
+
 def shrink(put: Callable[[Any, str, int], None] = setattr) -> None:
     """From now on in this process: blocks of 128 KiB instead of 4 MiB, and an array of 384 KiB. `put`: who sets a constant."""
     here = sys.modules[__name__]
     put(here, "_elements", 48 << 10)
-    sizes = {"BLOCK": 128 << 10, "UNIT": 128 << 10, "SLOT": 128 << 10, "OWN_UNIT": 32 << 10}
-    for name in ("capture.arena", "engine.helper", "run.capturing", "run.tracking"):
+    sizes = dict.fromkeys(("BLOCK", "UNIT", "SLOT", "REQUEST"), 128 << 10) | {"OWN_UNIT": 32 << 10, "AHEAD": 256 << 10}
+    for name in ("capture.arena", "engine.helper", "engine.requests", "run.capturing", "run.tracking"):
         importlib.import_module(f"holdfast.{name}")
     for name, module in list(sys.modules.items()):
         for constant in sizes.keys() & vars(module).keys() if name.startswith("holdfast.") else ():

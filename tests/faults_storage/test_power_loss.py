@@ -40,6 +40,40 @@ def recorded(ground: Path) -> Iterator[Recorded]:
         yield Recorded(known["scenes"], known["inherited"], Recovery(known["work"], known["truth"]))
 
 
+@pytest.fixture(scope="module", params=["pages", "chain"])
+def flight(request: pytest.FixtureRequest, ground: Path) -> Iterator[tuple[str, Scene, Recovery]]:
+    """Versions written beside the program: of blocks and pages that others have the rest of; or whole again, and the chain
+    before it is deleted. (variant, what was done, recovery)."""
+    where = ground.with_name(f"flights-{request.param}")
+    run_campaign("fs_power", where, "small", "flights", share=1, variant=request.param)
+    with (where / "recorded.pickle").open("rb") as f:
+        known = pickle.load(f)
+    with pytest.MonkeyPatch.context() as patch:
+        fs_program.shrink(patch.setattr)
+        patch.setattr(fs_program, "_options", fs_program.VARIANTS[request.param][0])
+        yield request.param, known["scenes"]["flights"], Recovery(known["work"], known["truth"])
+
+
+def test_flights(flight: tuple[str, Scene, Recovery], say: list[str]) -> None:
+    """Order; what is left after each operation; and each fsync of a version is needed, also by those that refer to it."""
+    name, scene, recovery = flight
+    assert breaks(scene, scene.ops) is None
+    assert len(scene.reported) == (3 if name == "pages" else 2)
+    deleted = [op for op in scene.ops if op.name == "unlink" and op.path.endswith("/commit")]
+    assert len(deleted) == (2 if name == "chain" else 0)
+    disk = Disk(scene.begin, scene.ops)
+    points = losses(scene, disk)
+    for n, reached in points:
+        wrong = recovery.wrong(scene, disk, n, reached)
+        assert wrong is None, f"power lost after {n} operations, {scene.ops[max(n - 1, 0)]}: {wrong}"
+    syncs = [j for j, op in enumerate(scene.ops) if op.name == "fsync" and "/versions/" in op.path and " _seal " not in op.site]
+    found = {j: _forgotten(recovery, scene, j) for j in syncs}
+    undetected = [_label(scene.ops[j]) for j, kind in found.items() if kind is None]
+    say.append(f"power loss, flights ({name}): {len(points)} losses, all resumed; {len(syncs)} fsyncs of versions removed "
+               f"in turn, {len(syncs) - len(undetected)} noticed")  # fmt: skip
+    assert not undetected
+
+
 SCENES = ("resumed", "fresh")
 
 
@@ -90,7 +124,7 @@ def test_each_fsync_is_needed(recorded: Recorded, say: list[str]) -> None:
     idle: set[str] = set()
     for name, scene in recorded.scenes.items():
         syncs = [j for j, op in enumerate(scene.ops) if op.name in ("fsync", "outfile")]
-        found = {j: _forgotten(recorded, scene, j) for j in syncs}
+        found = {j: _forgotten(recorded.recovery, scene, j) for j in syncs}
         kinds = list(found.values())
         idle |= {_label(scene.ops[j]) for j, kind in found.items() if kind is None}
         say.append(f"power loss, {name}: {len(syncs)} fsyncs removed in turn; a start goes wrong after "
@@ -98,20 +132,20 @@ def test_each_fsync_is_needed(recorded: Recorded, say: list[str]) -> None:
     undetected = set(idle)
     for _, scene in recorded.inherited:
         for j, op in enumerate(scene.ops):
-            if op.name == "fsync" and _label(op) in undetected and _forgotten(recorded, scene, j):
+            if op.name == "fsync" and _label(op) in undetected and _forgotten(recorded.recovery, scene, j):
                 undetected.discard(_label(op))
     say.append(f"power loss after a kill: {len(idle) - len(undetected)} of {len(idle)} other fsyncs are needed there")
     assert undetected == set(EXPLAINED), f"nobody notices: {undetected}; only {set(EXPLAINED)} is explained"
 
 
-def _forgotten(recorded: Recorded, scene: Scene, j: int) -> str | None:
+def _forgotten(recovery: Recovery, scene: Scene, j: int) -> str | None:
     """What notices that the `j`-th operation is missing: a "start" after a loss, the "order" alone, None: nothing."""
     whole = Disk(scene.begin, scene.ops)
     if scene.ops[j].name == "fsync" and whole.sure(j + 1) == whole.sure(j):
         return None  # there was nothing left to make durable
     less = without(scene, j)
     disk = Disk(less.begin, less.ops)
-    if any(recorded.recovery.wrong(less, disk, n, reached) for n, reached in adversary(scene, j)):
+    if any(recovery.wrong(less, disk, n, reached) for n, reached in adversary(scene, j)):
         return "start"
     return "order" if breaks(less, less.ops) else None
 
