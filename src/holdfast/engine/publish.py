@@ -28,7 +28,7 @@ from ..errors import (
     UnsupportedError,
     UsageError,
 )
-from ..format import Group, Link, Part, digest_hex
+from ..format import Group, Link, Part, digest_hex, parse_version
 from ..format.index import encode_group, encode_root
 from ..format.keys import COMMIT_NAME, GROUP_RANKS, ROOT_NAME, data_name, group_name
 from ..format.layers import versions_used
@@ -188,7 +188,8 @@ def _group(store: Store, draft: Commit, first: int, messages: list[bytes]) -> di
 
 def _refs(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """The versions that any of them refers to, newest first: (name, digest of the commit)."""
-    return sorted({(name, digest) for m in found for name, digest in m["refs"]}, reverse=True)
+    refs = {(name, digest) for m in found for name, digest in m["refs"]}
+    return sorted(refs, key=lambda ref: (parse_version(ref[0]) or (0, 0), ref), reverse=True)
 
 
 def _root(store: Store, draft: Commit, messages: list[bytes]) -> dict[str, Any]:

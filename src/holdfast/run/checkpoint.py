@@ -6,11 +6,11 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from threading import Lock, Thread
+from dataclasses import dataclass
+from threading import Lock
 
 from ..catalog import Commit, Loop, Snapshot
-from ..catalog.retention import find_surplus, remove, remove_all, remove_surplus_records, remove_unfinished
+from ..catalog.retention import remove, remove_surplus_records
 from ..config import Options
 from ..engine import Flight, Item, Parcel, PartReader, Plan, Published, Writing, Written, publish, write_part
 from ..errors import CheckpointError, DeadlineError, HoldfastError, StorageError, UsageError
@@ -23,13 +23,10 @@ from ..units import bytes_text, seconds_text
 from .capturing import Capturing
 from .handle import Handle
 from .resume import reader_of
+from .tidying import Tidying, told
 from .tracking import Tracking
 
 log = logging.getLogger("holdfast")
-
-# Bytes from which an old version is deleted by a thread of its own: freeing a GiB takes a file system a third of a second,
-# which is no part of the checkpoint. Less is deleted at once, which costs less than a thread.
-_DELETE_AT_ONCE = 32 << 20
 
 Collect = Callable[[], tuple[Sequence[Item], Sequence[StoredFile]]]
 _Write = Callable[[str], tuple[Plan, list[Written], int]]
@@ -37,10 +34,9 @@ _Write = Callable[[str], tuple[Plan, list[Written], int]]
 
 @dataclass
 class Writer:
-    """Writes this attempt's versions, on all ranks alike. `lineage`: names of the checkpoints that count, newest first;
-    `number`: the next version's; `carry`: this rank's reader of the newest version; `refs`: versions whose blocks the newest
-    one uses; `background`: the ranks as the version in flight sees them, None if only the program's thread may speak to
-    them."""
+    """Writes this attempt's versions, on all ranks alike. `number`: the next version's; `carry`: this rank's reader of the
+    newest version; `behind`: how many versions behind that one is the newest that refers to no other; `background`: the ranks
+    as the version in flight sees them, None if only the program's thread may speak to them."""
 
     store: Store
     group: Group
@@ -49,8 +45,7 @@ class Writer:
     number: int
     options: Options
     parent: Link | None = None
-    refs: tuple[Link, ...] = ()
-    lineage: list[str] = field(default_factory=list)
+    behind: int = 0
     carry: PartReader | None = None
     written: int = 0  # versions of this attempt
     replicated: bool = False  # whether the program has replicated objects, as all ranks have agreed
@@ -58,10 +53,10 @@ class Writer:
     _handle: Handle | None = None
     _failed: HoldfastError | None = None
     _seconds: float | None = None
-    _deleting: Thread | None = None
 
     def __post_init__(self) -> None:
         self.capturing = Capturing(self.store, self.options)
+        self.tidying = Tidying(self.store, self.options.keep)
         self._tracking: Tracking | None = None
 
     # -- checkpoints -----------------------------------------------------------------------------
@@ -161,8 +156,7 @@ class Writer:
             self._tracking = Tracking(self.options.incremental, self.group.size)
         before = (self.carry.part, self.parent) if self.carry is not None and self.parent is not None else None
         sources = SourceTable()
-        # Alike on all ranks: what a version refers to is known to all from its commit.
-        whole = len(self.refs) + 2 > self.options.max_chain
+        whole = self.behind + 2 > self.options.max_chain  # alike on all ranks
         items = self.capturing.choose(items)
         items = self._tracking.bases(items, draft.name, before, sources, whole)
         return Plan(self.group.rank, items, files, sources, self.group.size)
@@ -204,8 +198,7 @@ class Writer:
         handle.bytes = published.commit.nbytes
         handle.reach("durable")
         if self.group.rank == 0:
-            self.lineage.insert(0, published.link.name)
-            self._retain()
+            self.tidying.after(self.attempt, published.link.name)
         handle.end()
         return _Landed(published, parts[0], durable)
 
@@ -232,7 +225,7 @@ class Writer:
             self.carry.close()
         commit = landed.published.commit
         self.carry = reader_of(self.store, commit, landed.part, self.group.rank, self.options.threads)
-        self.parent, self.refs = landed.published.link, commit.refs
+        self.parent, self.behind = landed.published.link, self.behind + 1 if commit.refs else 0
         self.written += 1
         self._seconds = landed.seconds
 
@@ -261,7 +254,7 @@ class Writer:
             lambda key: write_part(self.store, key, self.group.rank, items, [], self.options.threads),
         )
         if self.group.rank == 0 and self.options.keep.records is not None:
-            with _told("records beyond those to keep were not deleted"):
+            with told("records beyond those to keep were not deleted"):
                 remove_surplus_records(self.store, self.attempt, Snapshot(self.store), self.options.keep)
         return published
 
@@ -307,39 +300,9 @@ class Writer:
             )
         return published
 
-    def _retain(self) -> None:
-        self.finish_deleting()
-        with _told("versions beyond those to keep were not deleted"):
-            found = find_surplus(self.store, self.lineage, self.options.keep)
-            self.lineage = [name for name in self.lineage if name not in found]
-            if sum(found.values()) < _DELETE_AT_ONCE:
-                remove_all(self.store, self.attempt, found)
-            elif found:
-                deleting = Thread(target=self._delete, args=(self.attempt, list(found)), daemon=True)
-                try:
-                    deleting.start()
-                    self._deleting = deleting
-                except RuntimeError:  # the interpreter is on its way out: the next attempt deletes them
-                    log.debug("versions beyond those to keep were not deleted at the program's end")
-
-    def _delete(self, attempt: int, names: list[str]) -> None:
-        with _told("versions beyond those to keep were not deleted"):
-            remove_all(self.store, attempt, names)
-
-    def finish_deleting(self) -> None:
-        """Wait, at most a minute, for what is being deleted: at most one version's deletion is under way."""
-        if self._deleting is not None:
-            self._deleting.join(60.0)
-            self._deleting = None
-
-    def clean(self) -> None:
-        """Delete what earlier attempts left unfinished, on rank 0: before the first checkpoint, which may need the room."""
-        with _told("what earlier attempts left unfinished was not deleted"):
-            remove_unfinished(self.store, self.attempt, self.number)
-
     def close(self) -> None:
         """Let go of everything, when nothing is in flight (local)."""
-        self.finish_deleting()
+        self.tidying.finish()
         self.capturing.close()
         if self._tracking is not None:
             self._tracking.close()
@@ -362,12 +325,3 @@ def _not_direct(version: int, seconds: float) -> HoldfastError:
         "is still to be read may change from now on. See whether the disk hangs; raise the option `timeout` if it is slow.",
         version=version,
     )
-
-
-@contextlib.contextmanager
-def _told(what: str):  # type: ignore[no-untyped-def]
-    """Failing to delete what is not needed is no failure of the checkpoint; it is told and tried again next time."""
-    try:
-        yield
-    except HoldfastError as error:
-        log.warning("%s: %s", what, error.message)

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..catalog import Base, End, Snapshot, check_fence, put_base, put_end
 from ..catalog.failures import read_failures
+from ..catalog.retention import since_full
 from ..config import Options
 from ..engine import Item
 from ..errors import (
@@ -136,10 +137,12 @@ class Execution:
             self.step = commit.step
             self.loops.resume(commit.loops, commit.complete)
             self.writer.carry = None if recut else reader
-            self.writer.parent, self.writer.refs = self.resume.link, commit.refs
+            self.writer.parent = self.resume.link
         self._settle_files()
         if not self.readonly:
-            from_root(self.group, "sealing the base", self._seal)
+            behind = from_root(self.group, "sealing the base", self._seal)
+            assert isinstance(behind, int)
+            self.writer.behind = behind
             if commit is not None:
                 self.costs.recall(commit.seconds)
         self.settled = True
@@ -181,15 +184,17 @@ class Execution:
             error = failed
         together(self.group, "cutting output files back", error=error)
 
-    def _seal(self) -> None:
-        """On rank 0."""
+    def _seal(self) -> int:
+        """On rank 0; how many versions behind the base is the newest that refers to no other."""
         link = self.writer.parent
         chain = tuple(self.resume.behind) if link else ()
         behind = (link, *chain) if link else ()
         records = Snapshot(self.store).counting_records(behind)
         put_base(self.store, self.writer.attempt, Base(link, chain, records, self.params, self.group.size))
-        self.writer.lineage = [x.name for x in behind]
-        self.writer.clean()
+        self.writer.tidying.lineage = [x.name for x in behind]
+        self.writer.tidying.clean(self.writer.attempt, self.writer.number)
+        commit = self.resume.commit
+        return since_full(self.store, commit, self.options.max_chain) if commit is not None else 0
 
     def learn_mtbf(self) -> None:
         """How often the attempts on record failed, for `auto` without an `mtbf`."""
@@ -255,6 +260,7 @@ class Execution:
         if wait or last or (self.writer.landed and self.group.size == 1) or self.writer.background is None:
             try:
                 self.land("raise" if last else None)
+                self.writer.tidying.settle()
             finally:
                 handle.seconds = time.perf_counter() - began
                 self.costs.took(handle.seconds)

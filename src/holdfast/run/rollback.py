@@ -13,7 +13,7 @@ from .resume import Candidate, Resume
 def roll_back(x: Execution, version: int) -> None:
     """Go back to checkpoint `version`: at once, or at the next loop head if a loop runs (collective)."""
     x.land()
-    x.writer.finish_deleting()
+    x.writer.tidying.finish()
     found = from_root(x.group, "looking for the version to roll back to", lambda: candidates(Snapshot(x.store), version))
     assert isinstance(found, list)
     targets: list[Candidate] = [(name, digest) for name, digest in found]
