@@ -21,7 +21,7 @@ from holdfast.store.files import FileWriter
 class Op:
     """`name`: mkdir, create, pwrite, size (grown to `offset` bytes at least), cut (to exactly so many), fsync, link,
     rename_new, unlink, rmdir, outfile (a file outside the store is on disk with `data` as its content), promise. `path`:
-    absolute; `to`: the new name, or what is promised; `site`: of an fsync, the functions of the library that it came through."""
+    absolute; `to`: the new name, or what is promised; `site`: of an fsync, the functions of the library on the way to it."""
 
     name: str
     path: str
