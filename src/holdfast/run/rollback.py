@@ -29,12 +29,13 @@ def roll_back(x: Execution, version: int) -> None:
         if x.writer.carry is not None:
             x.writer.carry.close()
             x.writer.carry = None
-        for entry in x.dropped.values():
-            if entry is not None:
-                x.objects.add(entry)  # at that version it was not dropped yet
-        x.dropped.clear()
         x.writer.attempt = fence(x.store, x.group, x.writer.number)
         x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
+        held = x.resume.reader.objects if x.resume.reader is not None else {}
+        for name, entry in x.dropped.items():
+            if entry is not None and name in held:
+                x.objects.add(entry)  # at that version it was not dropped yet
+        x.dropped.clear()
         x.settled = False
         x.settle()
         x.loops.moved = True
