@@ -13,6 +13,7 @@ from .. import state
 from ..engine import Item, PartReader
 from ..errors import DamageError, MismatchError, StaleObjectError, UnsupportedError, UsageError
 from ..format import StoredObject
+from .untouched import Untouched
 
 
 @dataclass(frozen=True)
@@ -101,17 +102,17 @@ class Entry:
             raise MismatchError(f"{self.name!r}: {FOREIGN}.", object=self.name)
         state.decode(tree, reader.source(stored), live=self.obj, pickle=self.pickle, name=self.name)
 
-    def equals(self, reader: PartReader, stored: StoredObject) -> bool:
-        """Whether the object holds exactly the stored state, by digests; read are the structure, and blocks that later ones
-        hide in part."""
+    def equals(self, reader: PartReader, stored: StoredObject, untouched: Untouched, version: str) -> bool:
+        """Whether the object holds exactly the stored state of `version`, by digests where `untouched` does not know; read are
+        the structure, and blocks that later ones hide in part."""
         item = self.item()
         buffers = stored.buffers if stored.tree is not None else stored.buffers[:-1]
-        return (
-            item.tree == reader.tree(stored)
-            and len(item.buffers) == len(buffers)
-            and all(
-                reader.same(stored_buffer, memory, self.name)
-                for memory, stored_buffer in zip(item.buffers, buffers, strict=True)
+        if item.tree != reader.tree(stored) or len(item.buffers) != len(buffers):
+            return False
+        return all(
+            surely or reader.same(stored_buffer, memory, self.name)
+            for memory, stored_buffer, surely in zip(
+                item.buffers, buffers, untouched.buffers(item, version), strict=True
             )
         )
 

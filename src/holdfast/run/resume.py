@@ -19,6 +19,7 @@ from ..group import Group, together
 from ..store import KeyMissingError, Store
 from . import objects, shards
 from .objects import Entry, Objects
+from .untouched import Untouched
 
 Candidate = tuple[str, str]  # a version's name, and its commit's digest ("": whatever it is)
 
@@ -53,6 +54,7 @@ class Resume:
         self._skipped: dict[int, str] = {}
         self._reader: PartReader | None = None
         self._commit: Commit | None = None
+        self._untouched = Untouched()
 
     @property
     def commit(self) -> Commit | None:
@@ -97,6 +99,7 @@ class Resume:
                 stored = reader.objects.get(entry.name)
                 if stored is not None and entry.mismatch(reader, stored) is None:
                     entry.fill(reader, stored)
+                    self._untouched.filled(entry.item(), self.link.name)
                 return
             except MismatchError:
                 return
@@ -114,7 +117,8 @@ class Resume:
         assert self._commit is not None
         stored = reader.objects.get(entry.name)
         if stored is not None and stored.replicated:
-            if (why := entry.mismatch(reader, stored)) is None and not entry.equals(reader, stored):
+            why = entry.mismatch(reader, stored)
+            if why is None and not entry.equals(reader, stored, self._untouched, self.link.name):
                 try:
                     entry.fill(reader, stored)
                 except MismatchError as error:  # found only inside
@@ -187,6 +191,12 @@ class Resume:
         Returns this rank's reader of it, None to start from the beginning. Raises on all ranks alike: MismatchError,
         NoWholeVersionError.
         """
+        try:
+            return self._settle(protected, dropped)
+        finally:
+            self._untouched.close()
+
+    def _settle(self, protected: Objects, dropped: Container[str]) -> PartReader | None:
         mine = [
             [e.name, e.shard.global_shape, e.shard.offset, e.obj.shape, str(e.obj.dtype)] for e in protected if e.shard
         ]
@@ -249,7 +259,7 @@ class Resume:
             why = "stored: nothing of this name; the program has it" if stored is None else entry.mismatch(reader, stored)
             if why is not None:
                 findings.mismatches.append(f"{entry.name!r}: {why}")
-            elif stored is not None and not entry.equals(reader, stored):
+            elif stored is not None and not entry.equals(reader, stored, self._untouched, self.link.name):
                 try:
                     entry.fill(reader, stored)
                 except MismatchError as error:  # found only inside: reported with the others, by all ranks
