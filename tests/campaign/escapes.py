@@ -29,6 +29,7 @@ Seen = list[tuple[str, str]]  # name of the call at the door, path
 
 _DOOR = {
     "openat": "open", "open": "open", "close": "close", "pwrite64": "pwrite", "preadv": "pread", "preadv2": "pread",
+    "ftruncate": "ftruncate",
     "fsync": "fsync", "fallocate": "fallocate", "link": "link", "linkat": "link", "renameat2": "rename_new",
     "unlink": "unlink", "unlinkat": "unlink", "mkdir": "mkdir", "mkdirat": "mkdir", "rmdir": "rmdir",
     "utimensat": "utime", "lstat": "lstat",
@@ -76,6 +77,8 @@ def translated(calls: list[strace.SystemCall], root: str) -> Seen:
             found.append(("scandir", path))
         elif call.name in ("newfstatat", "statx", "fstat"):
             found.append(("fstat" if fd else "lstat" if "AT_SYMLINK_NOFOLLOW" in call.text else call.name, path))
+        elif call.name == "preadv2" and "RWF_NOWAIT" in call.text:
+            found.append(("pread_cached", path))
         else:
             found.append((_DOOR.get(call.name, call.name), path))
     return found
@@ -146,7 +149,7 @@ def _verify(ground: Ground, begin: Callable[[], None]) -> None:
 def _program(ground: Ground) -> Program:
     from .syscall_points import ELEMENTS, STEPS
 
-    return Program(ground.work, STEPS, ELEMENTS)
+    return Program(ground.work, STEPS, ELEMENTS, overlap="off")
 
 
 _STRETCHES: dict[str, Callable[[Any, Callable[[], None]], None]] = {

@@ -26,6 +26,7 @@ from .ledger import Ledger
 RANKS, SIZE, STEPS, EVERY, PAUSE = 4, 64, 120, 5, 0.012
 KINDS = ("rank", "all ranks", "mpirun", "supervisor")
 DEADLINE = 120.0  # seconds for any one wait: some fifty times what it takes on a quiet machine
+INCREMENTAL = ("auto", "pages", "blocks")  # run by run
 STARTS = 12  # of the supervisor, in one run
 
 Tell = Callable[[str], None]
@@ -33,19 +34,23 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Kill:
-    """`kind`: whom. When: `versions` more have been reported durable (0: since the start), then `delay` seconds."""
+    """`kind`: whom. When: `versions` more have been reported durable, or are just captured if `flying` (0: since the start),
+    then `delay` seconds."""
 
     kind: str
     versions: int
     delay: float
+    flying: bool = False
 
 
 @dataclass
 class Outcome:
-    """One run: `kills` carried out, `starts` of the supervisor, `attempts` of the run, seconds from a kill to the next
+    """One run: `kills` carried out, `in_flight` of them when a version was captured and not yet told to be durable,
+    `starts` of the supervisor, `attempts` of the run, seconds from a kill to the next
     attempt's first step (`recoveries`)."""
 
     kills: list[str] = field(default_factory=list)
+    in_flight: int = 0
     starts: int = 0
     attempts: int = 0
     versions: int = 0
@@ -61,17 +66,18 @@ def plan(number: int, chance: random.Random) -> list[Kill]:
     for kind in [*kinds, KINDS[number % len(KINDS)]]:
         by_time = chance.random() < 0.25  # at any moment, from the interpreter's first instruction on
         when = (0, chance.uniform(0, 2.5)) if by_time else (chance.randint(1, 7), chance.uniform(0, 0.15))
-        kills.append(Kill(kind, *when))
+        flying = not by_time and chance.random() < 0.6
+        kills.append(Kill(kind, *(when[0], chance.uniform(0, 0.02)), True) if flying else Kill(kind, *when))
     return kills
 
 
 class Heat:
     """One run of the program in a directory of its own."""
 
-    def __init__(self, base: Path, truth: HeatTruth) -> None:
+    def __init__(self, base: Path, truth: HeatTruth, **variables: str) -> None:
         shutil.rmtree(base, ignore_errors=True)
         base.mkdir(parents=True)
-        self.base, self.truth = base, truth
+        self.base, self.truth, self.variables = base, truth, variables
         self.ledger = Ledger(base / "ledger")
         self.job = Job(base, base / "output.txt")
         self.outcome = Outcome()
@@ -103,6 +109,7 @@ class Heat:
                 return  # complete before its turn came
             killed = time.time()
             self._kill(one.kind)
+            self.outcome.in_flight += self._newest("captured") > self._newest("durable")
             self.outcome.kills.append(one.kind)
             if one.kind in ("supervisor", "everything"):
                 self._end()
@@ -113,10 +120,14 @@ class Heat:
                 self.outcome.recoveries.append(first - killed)
         self._wait("completion", lambda: self.job.code == 0, again=True)
 
+    def _newest(self, event: str) -> int:
+        return max((line["version"] for line in self.ledger.of(event)), default=0)
+
     def _wait_for(self, one: Kill) -> bool:
         """Until the moment and the victims are there; False if the run is complete."""
-        seen = len(self.ledger.of("durable"))
-        enough = lambda: one.versions == 0 or len(self.ledger.of("durable")) >= seen + one.versions  # noqa: E731
+        event = "captured" if one.flying else "durable"
+        seen = len(self.ledger.of(event))
+        enough = lambda: one.versions == 0 or len(self.ledger.of(event)) >= seen + one.versions  # noqa: E731
         self._wait(f"{one.versions} versions", lambda: enough() or self.job.code == 0, again=True)
         time.sleep(one.delay)
         self._wait("a victim", lambda: bool(self._victims(one.kind)) or self.job.code == 0, again=True)
@@ -141,7 +152,7 @@ class Heat:
         self.outcome.starts += 1
         if self.outcome.starts > STARTS:
             raise _Problem(f"not complete after {STARTS} starts; {self._tail()}")
-        self.job.start(self.command)
+        self.job.start(self.command, **self.variables)
 
     def _end(self) -> None:
         self._wait("the end of what was killed", lambda: self.job.code is not None)
@@ -195,7 +206,8 @@ def campaign(base: Path, runs: int, seed: int, tell: Tell) -> dict[str, Any]:
     outcomes = []
     for number in range(runs):
         planned = plan(number, chance)
-        outcome = Heat(base / f"run{number:03d}", truth).play(planned)
+        incremental = INCREMENTAL[number % len(INCREMENTAL)]
+        outcome = Heat(base / f"run{number:03d}", truth, HOLDFAST_INCREMENTAL=incremental).play(planned)
         outcomes.append(outcome)
         kills.update(outcome.kills)
         problems += [f"run {number} ({planned}): {problem}" for problem in outcome.problems]
@@ -210,6 +222,7 @@ def campaign(base: Path, runs: int, seed: int, tell: Tell) -> dict[str, Any]:
         problems.append(f"{undisturbed} runs were complete before a kill: they prove nothing")
     return {
         "runs": runs, "seed": seed, "kills": sum(kills.values()), "by_kind": dict(kills),
+        "in_flight": sum(o.in_flight for o in outcomes),
         "starts": sum(o.starts for o in outcomes), "attempts": sum(o.attempts for o in outcomes),
         "durable": sum(o.versions for o in outcomes), "recovery_median": round(statistics.median(recoveries), 2),
         "recovery_max": round(max(recoveries), 2), "calm_seconds": round(calm.seconds, 1), "problems": problems,

@@ -22,8 +22,8 @@ class Job:
         self._tag = uuid.uuid4().hex
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, argv: Sequence[str]) -> None:
-        environment = {**os.environ, _TAG: self._tag, "PYTHONFAULTHANDLER": "1", "OPENBLAS_NUM_THREADS": "1"}
+    def start(self, argv: Sequence[str], **variables: str) -> None:
+        environment = {**os.environ, **variables, _TAG: self._tag, "PYTHONFAULTHANDLER": "1", "OPENBLAS_NUM_THREADS": "1"}
         with self.output.open("ab") as out:
             self.process = subprocess.Popen(
                 list(argv), cwd=self.directory, env=environment, stdin=subprocess.DEVNULL,

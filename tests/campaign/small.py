@@ -1,4 +1,7 @@
-"""A small serial program with all that a checkpoint can hold, and the same computation without Holdfast: the oracle."""
+"""A small serial program with all that a checkpoint can hold, and the same computation without Holdfast: the oracle.
+
+Its larger array changes sparsely, its slow one seldom: from a MiB each (2 ** 17 elements) on, versions share blocks and pages.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ class State:
     def __init__(self, elements: int) -> None:
         self.grid = np.zeros((12, 12))
         self.big = np.zeros(elements)
+        self.slow = np.zeros(elements)
         self.rng = np.random.default_rng(11)
         self.tree: dict[str, Any] = {"done": 0, "best": 0.0, "history": []}
 
@@ -30,7 +34,9 @@ class State:
         """One step in place; the line of output that belongs to it."""
         noise = self.rng.standard_normal(self.grid.shape)
         self.grid += 0.1 * noise
-        self.big[step % 7 :: 7] += float(self.grid[0, 0]) + step
+        self.big[step % 7 :: 7000] += float(self.grid[0, 0]) + step
+        if step % 5 == 0:
+            self.slow += step
         self.tree["best"] = max(self.tree["best"], float(self.grid.max()))
         self.tree["history"].append(float(noise[0, 0]))
         self.tree["done"] = step + 1
@@ -40,6 +46,7 @@ class State:
         h = xxhash.xxh3_128()
         h.update(self.grid)
         h.update(self.big)
+        h.update(self.slow)
         h.update(repr((self.rng.bit_generator.state, self.tree)).encode())
         return h.hexdigest()
 
@@ -80,6 +87,7 @@ class Program:
         self.run = holdfast.open(where / "run", **{"threads": 1, "signals": False, "lease": 3600.0} | options)
         self.run.protect("grid", self.state.grid)
         self.run.protect("big", self.state.big)
+        self.run.protect("slow", self.state.slow)
         self.run.protect("rng", self.state.rng)
         self.run.protect("tree", self.state.tree)
         self.output = self.run.file(where / "output.csv")

@@ -4,6 +4,7 @@ Killed at the call, the call failing with EIO and with ENOSPC, a write that says
 some), a real limit on file sizes. After each the run is resumed, checked against the oracle and the ledger,
 and finished. And the cross-check: strace sees no call below the run's directory that `tests/faults.py`, the injector at
 the store's door, does not see, so what `make test` does at that door covers them all.
+Each checkpoint is durable before the program goes on, so that its calls are one thread's; part E has those in flight.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Ground:
         shutil.copytree(self.base / "seed", self.work)
 
     def _seed(self) -> None:
-        program = Program(self.work, STEPS, ELEMENTS)
+        program = Program(self.work, STEPS, ELEMENTS, overlap="off")
         for step in program.run.steps(STEPS, every=holdfast.steps(EVERY)):
             if step == SEED_STEP:
                 program.output.close()
@@ -79,7 +80,7 @@ class Ground:
         `around()` is called where the window begins; what it returns, where it ends. Tells the error raised and the
         warnings given. A checkpoint that raises ends the execution, as it does a program that does not catch it.
         """
-        program = Program(self.work, STEPS, ELEMENTS, self.ledger, on_error=on_error)
+        program = Program(self.work, STEPS, ELEMENTS, self.ledger, on_error=on_error, overlap="off")
         program.settle()
         leave: list[Callable[[], None]] = []
 
@@ -113,7 +114,7 @@ class Ground:
 
     def resume(self) -> dict[str, Any]:
         """What a start finds; then to the end, and pruned: fragments go, nothing is damaged."""
-        program = Program(self.work, STEPS, ELEMENTS, self.ledger)
+        program = Program(self.work, STEPS, ELEMENTS, self.ledger, overlap="off")
         found = program.settle()
         found["final"] = program.finish()
         found["output"] = (self.work / "output.csv").read_text()
@@ -152,9 +153,10 @@ def points(ground: Ground) -> list[strace.SystemCall]:
     child.result()
     below = f"{ground.work}/"
     calls = [c for c in strace.calls_in(ground.trace) if any(f"{p}/".startswith(below) for p in c.paths)]
-    stray = [c for c in calls if c.thread != child.pid]
-    ground.expect(not stray, "tracing", f"storage calls of other threads: {stray}")
-    return [c for c in calls if c.name in strace.CHANGING]
+    stray = [c for c in calls if c.thread != child.pid and c.name in ("pwrite64", "linkat", "fallocate", "mkdir")]
+    ground.expect(not stray, "tracing", f"other threads write: {stray}")
+    # What old versions are deleted with is another thread's, whose calls strace can't aim at: part E has them.
+    return [c for c in calls if c.name in strace.CHANGING and c.thread == child.pid]
 
 
 def killed(ground: Ground, calls: list[strace.SystemCall], some: list[strace.SystemCall]) -> int:
@@ -277,7 +279,7 @@ def campaign(base: Path, tell: Tell, quick: bool) -> dict[str, Any]:
             outcomes = failing(ground, some, error, on_error)
             result[f"{error} {on_error}"] = dict(outcomes)
             tell(f"{error}, on_error={on_error}: {dict(outcomes)}")
-    result["lying writes"] = dict(lying(ground, some))
+    result["lying writes"] = dict(lying(ground, calls))
     tell(f"writes that did not happen: {result['lying writes']}")
     result["limited"] = limited(ground)
     tell(f"files limited in size: {result['limited']} points")

@@ -132,6 +132,7 @@ class Program:
             if time.monotonic() > until:
                 raise TimeoutError("a version is in flight for 20 s")
             time.sleep(0.0005)
+        self.run._x.writer.tidying.finish()
 
     def leave(self) -> None:
         """End this execution without completing the run."""

@@ -1,11 +1,12 @@
-"""Heat on 4 ranks, killed once by each kind of kill, against the ledger and the oracle: a sample of `make campaign`."""
+"""Heat on 4 ranks, killed once by each kind of kill with a version in flight, against the ledger and the oracle: a sample of
+`make campaign`."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
-from campaign.heat_kills import EVERY, KINDS, RANKS, SIZE, STEPS, Heat, Kill
+from campaign.heat_kills import EVERY, INCREMENTAL, KINDS, RANKS, SIZE, STEPS, Heat, Kill
 from campaign.heat_truth import HeatTruth
 
 
@@ -16,9 +17,10 @@ def truth():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_and_resumed(kind, truth, tmp_path):
-    kill = Kill(kind, random.randint(2, 6), random.uniform(0, 0.15))
-    outcome = Heat(tmp_path / "heat", truth).play([kill])
-    assert not outcome.problems, f"{kill}: " + "\n".join(outcome.problems)
+    kill = Kill(kind, random.randint(2, 6), random.uniform(0, 0.02), flying=True)
+    incremental = random.choice(INCREMENTAL)
+    outcome = Heat(tmp_path / "heat", truth, HOLDFAST_INCREMENTAL=incremental).play([kill])
+    assert not outcome.problems, f"{kill}, {incremental}: " + "\n".join(outcome.problems)
     assert outcome.kills == [kind]
 
 
