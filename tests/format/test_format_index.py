@@ -57,7 +57,8 @@ def parts(draw: st.DrawFn) -> Part:
         buffers = tuple(simple_buffer(next(at), n, bytes(16 * block_count(n))) for n in sizes)
         tree = draw(st.binary(max_size=9) | st.none()) if sizes else b"\xc0"
         shard = draw(st.none() | st.just(((4, 2**40), (0, 7))))
-        objects.append(StoredObject(name, "array", draw(st.booleans()), shard, tree, buffers))
+        replicated = shard is None and draw(st.booleans())
+        objects.append(StoredObject(name, "array", draw(st.booleans()), shard, tree, buffers, replicated))
     sources: tuple[DataSource, ...] = ()
     if draw(st.booleans()):
         runs, last = [], 0
@@ -112,6 +113,8 @@ def source(i: int, k: int, value: Any) -> Any:
 
 
 WRONG = {
+    "held in no known way": lambda body: body["objects"][0].__setitem__(3, False),
+    "held in a way that is a number": lambda body: body["objects"][0].__setitem__(3, 1),
     "a source that is none": put(0, 0, 4),
     "a negative source": put(0, 0, -1),
     "a place beyond the file": put(0, 1, 1 << 30),

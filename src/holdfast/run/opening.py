@@ -215,8 +215,8 @@ def _check_ranks(snapshot: Snapshot, ranks: int, options: Options) -> None:
             raise MismatchError(
                 f"Version {commit.version} was written by {commit.ranks} ranks; this program has {ranks}. Nothing was "
                 f"changed. Start it with {commit.ranks} ranks, or accept with holdfast.open(..., ranks_changed='accept'): "
-                "sharded "
-                "arrays are then cut anew, and what belonged to single ranks keeps the program's own value.",
+                "sharded arrays are then cut anew, replicated objects restored, and what belonged to single ranks keeps the "
+                "program's own value.",
                 version=commit.version,
             )
         return
