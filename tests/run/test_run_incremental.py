@@ -252,7 +252,7 @@ def test_any_series_of_events(tmp_path, seed):
     )  # fmt: skip
     acts = ["write_some"] * 4 + ["write_pages"] * 4 + ["checkpoint"] * 8 + ["fail"] * 2
     acts += ["write_all", "swap", "rebind", "other_type", "other_size", "vanish", "roll_back", "resume"]
-    for _ in range(60):
+    for _ in range(45):
         act = chosen.choice(acts)
         if act == "fail" and seed in (3, 5):
             continue  # another process writes
