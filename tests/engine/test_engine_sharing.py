@@ -315,6 +315,21 @@ def test_ranks_that_know_more_and_less_of_the_version_before(world: Callable[[in
         assert w.read(commit, rank) == contents([item])
 
 
+def test_a_broken_link_is_found_before_it_is_committed(world: Callable[[int], World]) -> None:
+    w = world(3)
+    item = replicated("u", 6 * BLOCK)
+    w.write(lambda rank: [item])
+    key = "versions/00000001-a000001/data/r000002"
+    path = Path(w.store.location) / key
+    content = path.read_bytes()
+    path.write_bytes(content[:-4096])
+    with pytest.raises(CheckpointError, match=key) as caught:
+        w.write(lambda rank: [item])
+    assert [c.rank for c in caught.value.causes] == [2]  # whose file it is
+    path.write_bytes(content)
+    w.write(lambda rank: [item])
+
+
 # -- what differs ------------------------------------------------------------------------------
 
 U = replicated("u", 2 * BLOCK + 9, 50)

@@ -248,7 +248,9 @@ def test_damage_in_a_file_that_later_versions_need(comm, shared_tmp, owner):
     run.checkpoint()
     names = {v.number: v.name for v in run.versions}
     if comm.rank == 0:
-        flip(Path(run.url) / f"versions/{names[2]}/data/r{0 if owner == 'first' else comm.size - 1:06d}", -100)
+        path = Path(run.url) / f"versions/{names[2]}/data/r{0 if owner == 'first' else comm.size - 1:06d}"
+        for at in range(0, path.stat().st_size, BLOCK):  # which block stands where, the disk has decided
+            flip(path, at)
     run = reopen(comm, shared_tmp, run, keep=KEEP)
     u = run.protect("u", blank(u), replicated=True)
     run.ready()
@@ -320,6 +322,20 @@ def test_in_flight_the_error_comes_at_one_loop_head(comm, shared_tmp):
         u[...] = 39
     run.checkpoint()
     assert run.load("u").tolist() == [39] * 10
+    quit(run)
+
+
+def test_ranks_at_different_steps(comm, shared_tmp):
+    """They hold different values for that reason, and it is what they are told."""
+    run = reopen(comm, shared_tmp)
+    u = run.protect("u", np.zeros(3), replicated=True)
+    for step in run.steps(10):
+        u += 1
+        if step == (4 if comm.rank else 5):
+            break
+    if comm.size > 1:
+        error = raised_alike(comm, holdfast.UsageError, run.checkpoint)
+        assert "not at one step" in str(error)
     quit(run)
 
 

@@ -110,11 +110,13 @@ def _share(ranks: Ranks, draft: Commit, write: Callable[[str], Parcel]) -> Calla
 
     def written() -> dict[str, Any]:
         parcels.append(write(key))
-        return {"share": parcels[0].share}
+        return {"share": parcels[0].share, "where": _where(draft)}
 
     def told(messages: list[bytes]) -> dict[str, Any]:
+        found = _open(messages)
+        _one_place(found)  # first: at different steps they hold different values
         try:
-            return merge([m["share"] for m in _open(messages)])
+            return merge([m["share"] for m in found])
         except UsageError as error:  # in which it is not this rank that is at fault
             raise _Failed([[error.rank, error.to_wire()]]) from None
 
@@ -154,8 +156,6 @@ def _raise(error: Exception) -> dict[str, Any]:
 
 def _data(store: Store, ranks: Ranks, draft: Commit, write: Callable[[str], Part]) -> dict[str, Any]:
     part = write(f"{draft.path}/{data_name(ranks.rank)}")
-    where: list[Any] = [draft.step, sorted([name, *loop] for name, loop in draft.loops.items())]
-    where += [draft.kind, draft.version, draft.label, draft.complete]
     _check_sources(store, part)
     counted = [o for o in part.objects if ranks.rank == 0 or not o.replicated]  # these are one object of all ranks
     return {
@@ -164,15 +164,28 @@ def _data(store: Store, ranks: Ranks, draft: Commit, write: Callable[[str], Part
         "bytes": part.nbytes,
         "state": sum(o.nbytes for o in counted),
         "refs": sorted(versions_used(part)),
-        "where": where,
+        "where": _where(draft),
     }
 
 
+def _where(draft: Commit) -> list[Any]:
+    """Where a rank stands: the same on all of them."""
+    loops = sorted([name, *loop] for name, loop in draft.loops.items())
+    return [draft.step, loops, draft.kind, draft.version, draft.label, draft.complete]
+
+
 def _check_sources(store: Store, part: Part) -> None:
-    """Each data file that the index refers to is there and of the right size: a link that broke since it was made."""
-    for source in part.sources:
+    """Each data file that the index refers to is there and of the right size: a link that broke since it was made.
+
+    Those of other ranks that hold nothing but blocks of replicated objects are looked at by these ranks, whose indexes name
+    them as well.
+    """
+    own = {e.source for o in part.objects if not o.replicated for b in o.buffers for e in b.extents}
+    for number, source in enumerate(part.sources, 1):
+        if not source.digest or not (source.rank == part.rank or number in own):
+            continue
         key = f"versions/{source.version}/{data_name(source.rank)}"
-        if source.digest and (size := store.size(key)) != source.nbytes:
+        if (size := store.size(key)) != source.nbytes:
             raise DamageError(f"{key}, to which this version refers, has {size} bytes instead of {source.nbytes}", file=key)
 
 
