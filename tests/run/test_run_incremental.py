@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from faults import Faults, named
 from flight_support import MiB, filled
-from run_support import execute, program
+from run_support import crash, execute, program
 
 import holdfast
 from holdfast.capture.tracker import PageTracker
@@ -191,9 +192,7 @@ class Program:
             self.run.close()
         else:
             self.run._x.writer.arrive()
-            self.run._x.interrupts.restore()
-            for closer in self.run._x.closers:
-                closer()
+            crash(self.run)
         newest = next((v.number for v in self.run.versions if v.status == "current"), None)
         assert newest is None or newest in self.expected
         self.reopen(self.random.choice(MODES))
@@ -205,9 +204,12 @@ class Program:
                     continue
                 try:
                     found = self.images(reader, v.number)
-                except holdfast.HoldfastError:  # beyond those to keep, and deleted meanwhile
-                    if any(other.name == v.name and other.status == "current" for other in reader.versions):
-                        raise
+                except holdfast.HoldfastError:  # beyond those to keep, and being deleted: what it refers to goes first
+                    end = time.monotonic() + 5
+                    while any(other.name == v.name and other.status == "current" for other in reader.versions):
+                        if time.monotonic() > end:
+                            raise
+                        time.sleep(0.01)
                     continue
                 self.same(found, self.expected[v.number])
 
