@@ -177,12 +177,13 @@ def files(path: Path) -> list[Path]:
 def sizes(path: Path) -> dict[Path, int]:
     """Bytes of each file below a directory. Files that vanish meanwhile do not count."""
     found = {}
-    for file in path.rglob("*"):
-        try:
-            if file.is_file():
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = Path(folder, name)
+            try:
                 found[file] = file.stat().st_size
-        except FileNotFoundError:
-            continue
+            except FileNotFoundError:
+                continue
     return found
 
 

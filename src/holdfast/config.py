@@ -60,13 +60,13 @@ def _flag(value: Any) -> bool:
 
 
 def _positive(value: Any) -> float:
-    if isinstance(value, bool) or not float(value) > 0:
-        raise ValueError("a positive number of seconds is needed")
+    if isinstance(value, bool) or not 0 < float(value) <= 1e8:
+        raise ValueError("a positive number of seconds is needed, at most 100 000 000")
     return float(value)
 
 
 def _threads(value: Any) -> int:
-    if isinstance(value, bool) or not 1 <= int(value) <= 64:
+    if isinstance(value, bool) or int(value) != float(value) or not 1 <= int(value) <= 64:
         raise ValueError("a whole number from 1 to 64 is needed")
     return int(value)
 
@@ -153,7 +153,7 @@ def _take(values: dict[str, Any], given: Mapping[str, Any], place: str) -> None:
     for name, value in given.items():
         try:
             values[name] = _PARSE[name](value)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ConfigError(f"Option {name!r} in the {place} can't be {value!r}: {error}.") from None
 
 

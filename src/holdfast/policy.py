@@ -26,6 +26,8 @@ class Every(NamedTuple):
     overhead: float | None = None
 
     def __or__(self, other: Every) -> Every:
+        if not isinstance(other, Every):
+            raise ConfigError(f"every={self!r} | {other!r}: both must be holdfast.steps(100), seconds(60), auto() or the like.")
         return Every(
             self.steps if other.steps is None else other.steps,
             self.seconds if other.seconds is None else other.seconds,

@@ -17,7 +17,7 @@ from holdfast.format.layers import SourceTable
 
 
 def plan(*buffers, bases=(), how=(), tree=b"t", table=None):
-    item = Item("x", "array", False, None, tree, buffers, how, bases)
+    item = Item("x", "array", False, None, tree, buffers, how or ("copy",) * len(buffers), bases)
     return Plan(0, [item], [], table or SourceTable())
 
 
@@ -113,3 +113,13 @@ def test_the_program_s_memory_is_let_go():
     assert gone() is None
     part = made.part(*results)
     assert [b.nbytes for b in part.objects[0].buffers] == [BLOCK + 5, 9] and made.state == BLOCK + 14
+
+
+def test_what_can_not_change_is_cut_when_it_is_written():
+    kept, other = np.full(2 * BLOCK + 5, 1, np.uint8), np.full(BLOCK, 2, np.uint8)
+    made = plan(kept, other, how=("hold", "copy"))
+    assert [u.blocks[0].buffer for u in made.units] == [1]
+    assert made.expected == 3 * BLOCK + 4096
+    late = made.late_units()
+    assert [n for n, _ in late] == [1, 2, 3] and not made.late_units()
+    assert all(u.pieces for _, u in late) and len(made.units) == 4

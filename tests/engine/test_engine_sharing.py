@@ -109,6 +109,8 @@ class World:
                 for number, unit in enumerate(plan.units):
                     writing.put(number, unit, lambda: None)
                 plan.let_go()
+                for number, unit in plan.late_units():
+                    writing.put(number, unit, lambda: None)
                 written, nbytes = writing.finish()
 
                 def part(merged: dict[str, Any]) -> Part:

@@ -496,13 +496,15 @@ def test_an_output_file(start, slow, tmp_path):
 
 
 def background_calls(start, tmp_path):
-    """The storage calls that a second version makes beside the program, from the first of its data file on."""
+    """The storage calls that a third version makes beside the program, from the first of its data file on."""
     run, u = begun(start)
-    run.checkpoint()
-    u[:] = 1
+    for k in (1, 2):  # the second is written whole, as the first: others are not
+        run.checkpoint()
+        u[:] = k
     with Faults() as trace:
         run.checkpoint(wait=False).wait()
-    return [call for call in trace.calls if "00000002-a" in call.path or "00000002-a" in (call.to or "")]
+        run._x.writer.tidying.finish()
+    return [call for call in trace.calls if "00000003-a" in call.path or "00000003-a" in (call.to or "")]
 
 
 def test_an_error_at_each_background_call(start, tmp_path):
@@ -528,6 +530,7 @@ def test_an_error_at_each_background_call(start, tmp_path):
                     handle = run.checkpoint(wait=False)
                     while not handle.done:
                         time.sleep(0.001)
+                    run._x.writer.tidying.finish()
                 except holdfast.CheckpointError as error:  # before anything was in flight
                     raised = error
             assert fault.fired
@@ -609,14 +612,20 @@ def test_an_error_in_the_capture(start, monkeypatch):
 
 def test_no_more_threads(start, monkeypatch):
     """At the interpreter's end none can be started: what is to be written is written by those there are."""
+    import _thread
+
     real = threading.Thread.start
+
+    def none(*args):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
 
     def start_none(thread):
         if thread.name.startswith(("holdfast-write", "holdfast-0")):
             raise RuntimeError("can't create new thread at interpreter shutdown")
         real(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", start_none)
     run, u = begun(start)
+    monkeypatch.setattr(threading.Thread, "start", start_none)
+    monkeypatch.setattr(_thread, "start_new_thread", none)
     handle = run.checkpoint(wait=False)
     assert handle.durable and image(loaded(run.url, "u")) == image(u)

@@ -14,13 +14,13 @@ N = 1 << 19  # elements of 8 bytes: large enough for its pages to be watched
 
 @pytest.fixture
 def compared(monkeypatch):
-    """The buffers that are compared by digest: bytes of each."""
+    """How many bytes of each buffer are looked at."""
     found = []
     real = PartReader.same
 
-    def same(self, buffer, memory, name):
-        found.append(memory.nbytes)
-        return real(self, buffer, memory, name)
+    def same(self, buffer, memory, name, written=None):
+        found.append(memory.nbytes if written is None else int(written[:, 1].sum()))
+        return real(self, buffer, memory, name, written)
 
     monkeypatch.setattr(PartReader, "same", same)
     return found
@@ -42,8 +42,10 @@ def test_what_was_not_touched_is_not_digested_again(start, stored, compared):
     s = run.state(v=np.zeros(N), small=np.ones(3))
     compared.clear()
     run.ready()
-    large = [n for n in compared if n > 1000]
-    assert large == ([] if PageTracker.available() is None else [8 * N, 8 * N])
+    if PageTracker.available() is None:  # but the pages at both ends, in which there may be something else
+        assert max(compared) <= 2 * 4096
+    else:
+        assert compared.count(8 * N) == 2
     assert np.array_equal(u, np.arange(float(N))) and np.array_equal(s.v, u + 1) and not s.small.any()
 
 

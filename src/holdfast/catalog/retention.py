@@ -71,23 +71,42 @@ def plan(refs: Sequence[frozenset[str] | None], names: Sequence[str], last: int)
     return kept
 
 
-def since_full(store: Store, commit: Commit, most: int) -> int:
+def since_full(store: Store, commit: Commit, most: int) -> tuple[int, int]:
     """How many versions behind `commit` the newest one is that refers to no other, 0 if it is that itself; at most `most`,
-    also if what is between can't be read (local).
+    also if what is between can't be read; and the bytes that all of these have written (local).
 
     That is how many versions retention must keep for it: what it refers to refers further back, until a version stands alone.
     A writer that writes a full version when this reaches a bound keeps at most `keep.last` and twice that bound.
     """
-    behind = 0
+    behind, nbytes = 0, commit.nbytes
     while commit.refs and behind < most:
         if commit.parent is None:
-            return most
+            return most, nbytes
         try:
             commit = read_linked(store, commit.parent)
         except (DamageError, KeyMissingError):
-            return most
-        behind += 1
-    return behind
+            return most, nbytes
+        behind, nbytes = behind + 1, nbytes + commit.nbytes
+    return behind, nbytes
+
+
+def has_spare(store: Store, lineage: Sequence[str]) -> bool:
+    """Whether a version of the lineage (names, newest first) shares no block with the newest (local). What can't be read is
+    none."""
+    refs: list[frozenset[str] | None] = []
+    for name in lineage:
+        try:
+            refs.append(_refs(read_commit(store, "checkpoint", name)[0]))
+        except (DamageError, KeyMissingError):
+            refs.append(None)
+    return any(kept.spare for kept in plan(refs, lineage, 2).values()) or _apart(refs[:2], lineage)
+
+
+def _apart(refs: Sequence[frozenset[str] | None], names: Sequence[str]) -> bool:
+    """Whether the newest two, which `plan` keeps anyway, share no block."""
+    if len(refs) < 2 or refs[0] is None or refs[1] is None:
+        return False
+    return {names[0], *refs[0]}.isdisjoint({names[1], *refs[1]})
 
 
 def find_surplus(

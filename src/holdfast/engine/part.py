@@ -25,7 +25,9 @@ def write_part(
     plan = Plan(rank, items, files, SourceTable())
     writing = ThreadWriting(store, key, plan.expected, threads)
     try:
-        for number, unit in enumerate(plan.units):
+        for number, unit in enumerate(list(plan.units)):
+            writing.put(number, unit, _nothing)
+        for number, unit in plan.late_units():
             writing.put(number, unit, _nothing)
         return plan.part(*writing.finish())
     except BaseException:

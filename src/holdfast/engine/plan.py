@@ -7,7 +7,7 @@ that may have changed since are known, only those are captured at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,10 +66,21 @@ class Plan:
         self._sizes = [[b.nbytes for b in buffers] for buffers in cut]
         self._buffers = [b for buffers in cut for b in buffers]
         self._ranks, self._owners = ranks, _owners(self._buffers, ranks)
-        self.units = list(_cut(self._buffers, rank, self._owners))
+        # What can't change is cut when it is written: the program need not wait for that.
+        self._later = [(i, b) for i, b in enumerate(self._buffers) if b.how == "hold" and b.nbytes >= OWN_UNIT and not b.name]
+        self.units = list(_cut(self._buffers, rank, self._owners, {i for i, _ in self._later}))
         self.state = sum(b.nbytes for b in self._buffers)
-        skippable = any(unit.skippable and unit.mine for unit in self.units)
-        self.expected = None if skippable else sum(unit.nbytes for unit in self.units if unit.mine)
+        skippable = any(unit.skippable and unit.mine for unit in self.units) or any(b.base for _, b in self._later)
+        later = sum(round_up(b.nbytes) for _, b in self._later)  # a block is a multiple of what is rounded up to
+        self.expected = None if skippable else later + sum(unit.nbytes for unit in self.units if unit.mine)
+
+    def late_units(self) -> list[tuple[int, Unit]]:
+        """The units of memory that can't change, with their numbers, from now on among `units`; once."""
+        later, self._later = self._later, []
+        units = [unit for number, buffer in later for unit in _blocks(number, buffer, self.rank, {})]
+        first = len(self.units)
+        self.units += [unit._replace(pieces=()) for unit in units]
+        return list(enumerate(units, first))
 
     def let_go(self) -> None:
         """Hold the program's memory no longer: all units are captured, and who writes them has what is still to be read."""
@@ -204,9 +215,13 @@ def _owners(buffers: Sequence[_Buffer], ranks: int) -> dict[tuple[int, int], int
     return {(number, start): owner for (_, number, start, _), owner in zip(blocks, owners, strict=True)}
 
 
-def _cut(buffers: Sequence[_Buffer], rank: int, owners: Mapping[tuple[int, int], int]) -> Iterator[Unit]:
+def _cut(
+    buffers: Sequence[_Buffer], rank: int, owners: Mapping[tuple[int, int], int], later: Container[int]
+) -> Iterator[Unit]:
     small: dict[tuple[str, bool], list[tuple[int, Bytes]]] = {}
     for number, buffer in enumerate(buffers):
+        if number in later:
+            continue
         if buffer.nbytes >= OWN_UNIT:
             if buffer.base is not None and buffer.base.dirty is not None and not buffer.name:
                 yield from _pages(number, buffer)

@@ -38,8 +38,9 @@ from .sharing import Share, merge
 
 log = logging.getLogger("holdfast")
 
-# Errors that are not the storage's but the program's or another attempt's: raised as themselves.
 _TOTALS = ("objects", "bytes", "state")
+
+# Errors that are not the storage's but the program's or another attempt's: raised as themselves.
 _AS_THEY_ARE = {cls.__name__ for cls in (FencedError, StaleObjectError, UnsupportedError, UsageError)}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -108,15 +109,17 @@ class PartReader:
         if out is not None and not all(pieces.whole(i) for i in pieces.extents):
             self._sealed[buffer] = self._digests(out)  # so that `same` need not read what is hidden again
 
-    def same(self, buffer: StoredBuffer, memory: Bytes, name: str) -> bool:
+    def same(self, buffer: StoredBuffer, memory: Bytes, name: str, written: Any = None) -> bool:
         """Whether `memory` holds exactly the buffer's bytes: by digests. Extents that are hidden in part are read, unless this
-        reader has filled memory with them before."""
+        reader has filled memory with them before. `written`: an int64 array of shape (runs, 2), (start, bytes): all other
+        bytes are known to be the buffer's, and are not looked at."""
         if memory.nbytes != buffer.nbytes:
             return False
-        if buffer in self._sealed:
+        if written is None and buffer in self._sealed:
             return self._digests(memory) == self._sealed[buffer]
         pieces = Pieces(buffer)
-        whole = [i for i in pieces.extents if pieces.whole(i)]
+        touched = [i for i in pieces.extents if written is None or _meet(buffer.extents[i].runs, written)]
+        whole = [i for i in touched if pieces.whole(i)]
         differing: list[int] = []
 
         def look(k: int, _: None) -> None:
@@ -125,7 +128,7 @@ class PartReader:
                 differing.append(k)
 
         work_through(range(len(whole)), self.threads if buffer.nbytes > BLOCK else 1, lambda: None, look)
-        rest = [] if differing else [i for i in pieces.extents if not pieces.whole(i)]
+        rest = [] if differing else [i for i in touched if not pieces.whole(i)]
 
         def deliver(i: int, block: Bytes) -> None:
             if not pieces.equal(i, block, memory):
@@ -180,6 +183,16 @@ def _content(e: Extent, memory: Bytes) -> Bytes:
     if e.packed is None:
         return memory[e.start : e.start + e.nbytes]
     return np.concatenate([memory[start : start + nbytes] for start, nbytes in e.runs.tolist()])
+
+
+def _meet(runs: Any, others: Any) -> bool:
+    """Whether any byte is in both; `runs` and `others`: int64, shape (n, 2), (start, bytes), each in order and apart."""
+    if not len(others):
+        return False
+    starts, ends = others[:, 0], others[:, 0] + others[:, 1]
+    # The last of the others that begins before a run ends, if there is one, is the one that may reach into it.
+    last = np.searchsorted(starts, runs[:, 0] + runs[:, 1], side="left") - 1
+    return bool(((last >= 0) & (ends[np.maximum(last, 0)] > runs[:, 0])).any())
 
 
 class Source:

@@ -20,6 +20,7 @@ from ..store.aligned import empty as aligned_empty
 from ..store.aligned import is_aligned
 from ..store.base import Bytes
 from .units import UNIT, Unit, Written
+from .workers import step_back
 
 
 class Writing(Protocol):
@@ -87,7 +88,7 @@ class ThreadWriting:
             if not self._workers:
                 self._queue = deque(sorted(self._queue, key=lambda taken: taken[0]))
             while len(self._workers) < count:
-                worker = threading.Thread(target=self._work, name="holdfast-write", daemon=True)
+                worker = threading.Thread(target=self._help, name="holdfast-write", daemon=True)
                 try:
                     worker.start()
                 except RuntimeError:  # the interpreter is on its way out: the caller of `finish` writes alone
@@ -103,6 +104,10 @@ class ThreadWriting:
             worker.join()
 
     # -- workers -------------------------------------------------------------------------------
+
+    def _help(self) -> None:
+        step_back()
+        self._work()
 
     def _work(self) -> None:
         staging: Bytes | None = None

@@ -66,7 +66,7 @@ class Capturing:
         from ..capture.frozen import is_frozen
 
         wanted = self._wanted(item, i)
-        return wanted == "copy" or (wanted in ("auto", "reference") and not is_frozen(item.buffers[i]))
+        return wanted == "copy" or (wanted in ("auto", "reference") and not is_frozen(item.buffers[i], wanted == "reference"))
 
     # -- strategies ------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class Capturing:
         if wanted in ("auto", "reference"):
             from ..capture.frozen import is_frozen
 
-            if is_frozen(memory):
+            if is_frozen(memory, wanted == "reference"):
                 return "hold"
             if item.how and item.how[i] == "reference":
                 raise UnsupportedError(

@@ -28,6 +28,8 @@ from .tracking import Tracking
 
 log = logging.getLogger("holdfast")
 
+_ROOM = 1.5  # times the state: a chain that has written more is ended by a version that is written whole
+
 Collect = Callable[[], tuple[Sequence[Item], Sequence[StoredFile]]]
 _Write = Callable[[str], tuple[Plan, list[Written], int]]
 
@@ -35,8 +37,9 @@ _Write = Callable[[str], tuple[Plan, list[Written], int]]
 @dataclass
 class Writer:
     """Writes this attempt's versions, on all ranks alike. `number`: the next version's; `carry`: this rank's reader of the
-    newest version; `behind`: how many versions behind that one is the newest that refers to no other; `background`: the ranks
-    as the version in flight sees them, None if only the program's thread may speak to them."""
+    newest version; `behind`: how many versions behind that one is the newest that refers to no other; `chained`: bytes that
+    these have written; `state`: bytes of the newest's state; `spared`: whether a version is kept that shares no block with it;
+    `background`: the ranks as the version in flight sees them, None if only the program's thread may speak to them."""
 
     store: Store
     group: Group
@@ -46,6 +49,9 @@ class Writer:
     options: Options
     parent: Link | None = None
     behind: int = 0
+    chained: int = 0
+    state: int = 0
+    spared: bool = False
     carry: PartReader | None = None
     written: int = 0  # versions of this attempt
     replicated: bool = False  # whether the program has replicated objects, as all ranks have agreed
@@ -122,6 +128,8 @@ class Writer:
                 if error is not None:
                     raise error
                 assert plan is not None and writing is not None
+                for number, unit in plan.late_units():
+                    writing.put(number, unit, _nothing)
                 written, nbytes = writing.finish()
                 with lock:
                     if torn:
@@ -156,7 +164,9 @@ class Writer:
             self._tracking = Tracking(self.options.incremental, self.group.size)
         before = (self.carry.part, self.parent) if self.carry is not None and self.parent is not None else None
         sources = SourceTable()
-        whole = self.behind + 2 > self.options.max_chain  # alike on all ranks
+        # Alike on all ranks. The second version is written whole as well: one bad block is not to take all there is. And one
+        # is when a chain has taken much more room than the state: all of it is kept for the one block that never changes.
+        whole = self.behind + 2 > self.options.max_chain or not self.spared or self.chained > _ROOM * self.state
         items = self.capturing.choose(items)
         items = self._tracking.bases(items, draft.name, before, sources, whole)
         return Plan(self.group.rank, items, files, sources, self.group.size)
@@ -219,13 +229,18 @@ class Writer:
         try:
             landed = flight.result()
         except HoldfastError as error:
+            if any(cause.type in ("DamageError", "KeyMissingError") for cause in error.causes):
+                self.spared = False  # what it referred to is not there any more: the next one is to need nothing
             self._failed = error
             return
         if self.carry is not None:
             self.carry.close()
         commit = landed.published.commit
         self.carry = reader_of(self.store, commit, landed.part, self.group.rank, self.options.threads)
+        if not commit.refs:
+            self.spared = self.options.keep.last == 1 or self.parent is not None
         self.parent, self.behind = landed.published.link, self.behind + 1 if commit.refs else 0
+        self.chained, self.state = commit.nbytes + (self.chained if commit.refs else 0), commit.state
         self.written += 1
         self._seconds = landed.seconds
 
@@ -308,6 +323,10 @@ class Writer:
             self._tracking.close()
         if self.carry is not None:
             self.carry.close()
+
+
+def _nothing() -> None:
+    return None
 
 
 @dataclass(frozen=True)

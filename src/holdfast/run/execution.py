@@ -12,12 +12,10 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
-from ..catalog import Base, End, Snapshot, check_fence, put_base, put_end
+from ..catalog import End, check_fence, put_end
 from ..catalog.failures import read_failures
-from ..catalog.retention import since_full
 from ..config import Options
 from ..engine import Item
 from ..errors import (
@@ -27,11 +25,10 @@ from ..errors import (
     CheckpointError,
     HoldfastError,
     Interrupted,
-    StorageError,
     UsageError,
 )
 from ..format import StoredFile, parse_version
-from ..group import Group, from_root, together
+from ..group import Group, from_root
 from ..store import Store
 from . import objects
 from .checkpoint import Writer
@@ -42,6 +39,7 @@ from .objects import Entry, Objects
 from .outfiles import OutFiles
 from .pacing import Decision, Pacer
 from .resume import Restored, Resume
+from .settling import settle
 from .signals import Interrupts, signal_name
 
 log = logging.getLogger("holdfast")
@@ -122,79 +120,10 @@ class Execution:
     def _check_fence(self) -> None:
         check_fence(self.store, self.writer.attempt)
 
-    # -- settling --------------------------------------------------------------------------------
-
     def settle(self) -> None:
-        """Agree on the version to go on from, restore exactly its state, and seal it as this attempt's base."""
-        if self.settled:
-            return
-        self._agree_on_replicated()
-        reader = self.resume.settle(self.objects, self.dropped)
-        commit = self.resume.commit
-        if commit is not None and reader is not None:
-            recut = commit.ranks != self.group.size
-            self.restored = Restored(commit.version, commit.step, f"{self.url}/{commit.path}", self.resume.skipped)
-            self.step = commit.step
-            self.loops.resume(commit.loops, commit.complete)
-            self.writer.carry = None if recut else reader
-            self.writer.parent = self.resume.link
-        self._settle_files()
-        if not self.readonly:
-            behind = from_root(self.group, "sealing the base", self._seal)
-            assert isinstance(behind, int)
-            self.writer.behind = behind
-            if commit is not None:
-                self.costs.recall(commit.seconds)
-        self.settled = True
-        if not self.readonly:
-            with suppress(Exception):  # what can't be captured is told by the checkpoint, to all ranks
-                self.writer.capturing.prepare([entry.item() for entry in self.objects if entry.bulky])
-        if self.group.rank == 0 and self.restored is not None:
-            for name, why in self.restored.skipped:
-                log.warning("version %s was passed over: %s", name, why)
-            log.info("resumes from version %d (step %s)", self.restored.version, self.restored.step)
-
-    def _agree_on_replicated(self) -> None:
-        """UsageError unless all ranks have protected the same objects as replicated."""
-        if self.group.size == 1:
-            return
-        mine = sorted(entry.name for entry in self.objects if entry.replicated)
-        told: Any = together(self.group, "settling what is replicated", mine)
-        for rank, names in enumerate(told):
-            for name in sorted(set(names) ^ set(told[0])):
-                having, lacking = (rank, 0) if name in names else (0, rank)
-                raise UsageError(
-                    f"{name!r} is protected as replicated by some ranks and not by others: rank {having} has done so, rank "
-                    f"{lacking} has not. Nothing was changed. Protect it on all ranks alike, before the loop.",
-                    object=name,
-                    rank=lacking,
-                )
-        self.writer.replicated = bool(mine)
-
-    def _settle_files(self) -> None:
-        """Cut output files back to the version; what goes wrong on one rank, all hear of."""
-        error: Exception | None = None
-        try:
-            found = self.resume.files()
-            self.foreign = found if self.resume.recut else ()
-            self.files.settle(found)
-        except OSError as failed:
-            error = StorageError(f"An output file could not be cut back: {failed}.", file=failed.filename)
-        except HoldfastError as failed:
-            error = failed
-        together(self.group, "cutting output files back", error=error)
-
-    def _seal(self) -> int:
-        """On rank 0; how many versions behind the base is the newest that refers to no other."""
-        link = self.writer.parent
-        chain = tuple(self.resume.behind) if link else ()
-        behind = (link, *chain) if link else ()
-        records = Snapshot(self.store).counting_records(behind)
-        put_base(self.store, self.writer.attempt, Base(link, chain, records, self.params, self.group.size))
-        self.writer.tidying.lineage = [x.name for x in behind]
-        self.writer.tidying.clean(self.writer.attempt, self.writer.number)
-        commit = self.resume.commit
-        return since_full(self.store, commit, self.options.max_chain) if commit is not None else 0
+        """Agree on the version to go on from, restore exactly its state, and seal it as this attempt's base; once."""
+        if not self.settled:
+            settle(self)
 
     def learn_mtbf(self) -> None:
         """How often the attempts on record failed, for `auto` without an `mtbf`."""

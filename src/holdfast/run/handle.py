@@ -42,8 +42,8 @@ class Handle:
         """Wait until it is `captured`, `written` or `durable`; at most `timeout` seconds (None: the run's `timeout`).
 
         Call it on all ranks or on none where what follows depends on it: a failure is raised on every rank that waits.
-        Raises what the checkpoint failed with; DeadlineError, after which it goes on; UsageError in a loop's body before
-        the loop head at which it begins.
+        Raises what the checkpoint failed with, which the next call that all ranks make raises too; DeadlineError, after which
+        it goes on; UsageError in a loop's body before the loop head at which it begins.
         """
         if state not in STATES:
             raise UsageError(f"handle.wait({state!r}): one of {', '.join(map(repr, STATES))} is needed.")

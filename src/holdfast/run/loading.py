@@ -37,6 +37,8 @@ def load_object(
     where = f"version {version}" if version is not None else "any version that counts"
     if damaged:
         raise DamageError(f"{name!r} can't be read: " + "; ".join(damaged), object=name, version=version)
+    if version is not None and not any(n.number == version for names in snapshot.names.values() for n in names):
+        raise UsageError(f"There is no version {version!r}: a number is needed that `holdfast ls` lists.", version=None)
     raise UsageError(f"There is no object {name!r} in {where}. `holdfast show` lists what there is.", object=name)
 
 

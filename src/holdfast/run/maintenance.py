@@ -17,6 +17,7 @@ from ..catalog import (
     Snapshot,
     Version,
     check_records,
+    check_refs,
     find_holder,
     list_versions,
     put_base,
@@ -62,7 +63,9 @@ def verify(url: Url, version: int | None = None, progress: Callable[[int, int], 
         if v.status == "damaged":
             damages.append(Damage(f"{folder(v.kind)}/{v.name}/{COMMIT_NAME}", 0, None, None, v.number, v.problem or ""))
         elif v.status != "fragment":
-            commits.append(snapshot.commit(v.kind, v.name)[0])
+            commit = snapshot.commit(v.kind, v.name)[0]
+            if v.status == "current" or _refs_there(store, commit):
+                commits.append(commit)
     total, done = sum(c.nbytes if version is None else max(c.nbytes, c.state) for c in commits), 0
 
     def read(nbytes: int) -> None:
@@ -73,7 +76,10 @@ def verify(url: Url, version: int | None = None, progress: Callable[[int, int], 
 
     verifier = Verifier(store, Options().threads)
     for commit in commits:
-        damages += verifier.version(commit, read)
+        found = list(verifier.version(commit, read))
+        # A program that writes deletes old versions meanwhile: commit first.
+        if found and store.exists(f"{commit.path}/{COMMIT_NAME}"):
+            damages += found
     chosen = {f"{commit.path}/{COMMIT_NAME}" for commit in commits}
     for problem in check_records(store, snapshot):
         if version is None or problem.file in chosen:
@@ -81,6 +87,15 @@ def verify(url: Url, version: int | None = None, progress: Callable[[int, int], 
     if progress is not None:
         progress(total, total)
     return damages
+
+
+def _refs_there(store: Store, commit: Commit) -> bool:
+    """Whether what the version refers to is there. Of an abandoned one it need not be: retention does not ask for it."""
+    try:
+        check_refs(store, commit.refs)
+    except DamageError:
+        return False
+    return True
 
 
 def _chosen(snapshot: Snapshot, version: int | None) -> list[Version]:
@@ -145,7 +160,7 @@ def _places(part: Part, stored: StoredObject, version: int) -> list[dict[str, in
 def rollback(url: Url, version: int, takeover: bool = False) -> None:
     """Make checkpoint `version` the one to resume from. Later ones stay, abandoned, until pruned; numbers never come
     back. RunInUseError if a holder lives and `takeover` is false; UsageError if there is no such checkpoint."""
-    find(Snapshot(open_store(url, create=False, read_only=True)), version)  # before anyone is fenced off for it
+    candidates(Snapshot(open_store(url, create=False, read_only=True)), version)  # before anyone is fenced off for it
     with _attempt(url, "rollback", takeover) as (store, number):
         snapshot = Snapshot(store)
         chain = [Link(name, digest) for name, digest in candidates(snapshot, version)]

@@ -55,6 +55,19 @@ def check_text(call: str, text: object, most: int = 255) -> None:
     raise UsageError(f"{call}({text!r}): a name of 1 to {most} characters that UTF-8 can hold is needed.")
 
 
+def check_frozen(name: str, obj: object, pickle: bool) -> None:
+    """UnsupportedError if the object's large arrays can change: they can't be captured by reference."""
+    from ..capture.frozen import is_frozen
+
+    if any(b.nbytes >= 1 << 20 and not is_frozen(b) for b in state.encode(obj, pickle=pickle, name=name).buffers):
+        raise UnsupportedError(
+            f"run.protect({name!r}, capture='reference'): its memory can change: it is writeable, or a read-only view of "
+            "writeable memory. Nothing was protected. Use capture='copy', or keep arrays that own read-only memory "
+            "(a.flags.writeable = False), or JAX arrays, in run.state or in a dict.",
+            object=name,
+        )
+
+
 @dataclass
 class Entry:
     """A protected object. `late`: first protected after the loop was entered; `replicated`: the same on all ranks."""
@@ -110,9 +123,9 @@ class Entry:
         if item.tree != reader.tree(stored) or len(item.buffers) != len(buffers):
             return False
         return all(
-            surely or reader.same(stored_buffer, memory, self.name)
-            for memory, stored_buffer, surely in zip(
-                item.buffers, buffers, untouched.buffers(item, version), strict=True
+            reader.same(stored_buffer, memory, self.name, written)
+            for memory, stored_buffer, written in zip(
+                item.buffers, buffers, untouched.written(item, version), strict=True
             )
         )
 

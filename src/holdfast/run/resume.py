@@ -255,6 +255,8 @@ class Resume:
                     findings.mismatches.append(f"{entry.name!r}: {why}")
             return findings
         for entry in protected:
+            if entry.name in dropped:
+                continue
             stored = reader.objects.get(entry.name)
             why = "stored: nothing of this name; the program has it" if stored is None else entry.mismatch(reader, stored)
             if why is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..catalog import Snapshot, Version, list_versions, read_commit
+from .. import state
+from ..catalog import Snapshot, Version, check_refs, list_versions, read_commit
 from ..errors import UsageError
 from ..group import from_root
 from .execution import Execution
@@ -33,7 +34,8 @@ def roll_back(x: Execution, version: int) -> None:
         x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
         held = x.resume.reader.objects if x.resume.reader is not None else {}
         for name, entry in x.dropped.items():
-            if entry is not None and name in held:
+            # One that the program has let go of as well is carried, as are those that it has not protected yet.
+            if entry is not None and name in held and not state.stale(entry, "obj"):
                 x.objects.add(entry)  # at that version it was not dropped yet
         x.dropped.clear()
         x.settled = False
@@ -49,9 +51,12 @@ def roll_back(x: Execution, version: int) -> None:
 
 
 def candidates(snapshot: Snapshot, version: int) -> list[list[str]]:
-    """[[name, digest]] of checkpoint `version` and, behind it, what it was made from (local); UsageError if there is none."""
+    """[[name, digest]] of checkpoint `version` and, behind it, what it was made from (local).
+
+    UsageError if there is none, DamageError if a version is not there that it refers to."""
     chosen = find(snapshot, version)
     commit, digest = snapshot.commit("checkpoint", chosen.name)
+    check_refs(snapshot.store, commit.refs)
     found = [[chosen.name, digest]]
     present = {n.name for n in snapshot.names["checkpoint"]}
     while commit.parent is not None and commit.parent.name in present and len(found) < 1000:

@@ -11,12 +11,12 @@ import numpy as np
 
 from .. import state
 from ..catalog import Snapshot
-from ..errors import MismatchError, UsageError
+from ..errors import DamageError, MismatchError, UsageError
 from ..policy import Every
 from .execution import Execution
 from .handle import Handle
 from .loops import DEFAULT
-from .objects import CAPTURES, Entry, Shard, check_text
+from .objects import CAPTURES, Entry, Shard, check_frozen, check_text
 from .outfiles import find_stored
 from .resume import Restored
 from .transaction import Transaction
@@ -86,10 +86,14 @@ class Run:
                 object=name,
             )
         late = x.objects[name].late if again else x.settled
+        if capture == "reference":
+            check_frozen(name, obj, pickle)
         entry = Entry(name, obj, shard, pickle, late, capture, replicated)
         x.objects.add(entry)
-        x.dropped.pop(name, None)
-        if not again:
+        if name in x.dropped:
+            x.dropped[name] = None  # what is stored under the name stays given up
+            self._used = True
+        elif not again:
             self._used = True
             self._provide(entry)
         return obj
@@ -253,7 +257,7 @@ class Run:
         if n is not None and (not isinstance(n, (int, np.integer)) or n < 0):
             raise UsageError(f"run.steps({n!r}): a number of steps, or None for no end, is needed.")
         if every is not None and not isinstance(every, Every):
-            raise UsageError(f"run.steps(every={every!r}): holdfast.steps(100), seconds(60) or auto() is needed.")
+            raise UsageError(f"run.steps(every={every!r}): steps(100), seconds(60), auto(), overhead(0.02) of holdfast.")
         self._used = True
         return self._x.loops.iterate(self._x, None if n is None else int(n), every or DEFAULT, name)
 
@@ -300,7 +304,15 @@ class Run:
             raise UsageError("run.load: the run is closed.")
         from .loading import load_object
 
-        return load_object(self._x.store, self._x.group, self._x.options.threads, name, version, rank)
+        x = self._x
+        try:
+            return load_object(x.store, x.group, x.options.threads, name, version, rank)
+        except DamageError:
+            if version is not None or x.writer.flying is None:
+                raise
+            x.writer.arrive()  # a version that has landed meanwhile may have made the one that was read superfluous
+            x.writer.tidying.finish()
+            return load_object(x.store, x.group, x.options.threads, name, version, rank)
 
     # -- leaving ----------------------------------------------------------------------------------
 

@@ -63,10 +63,11 @@ class Tidying:
         try:
             with told("versions beyond those to keep were not deleted"):
                 found = find_surplus(self._store, self.lineage, self._keep, self._known)
-                self.lineage = [name for name in self.lineage if name not in found]
                 if sum(found.values()) >= _BEHIND:
                     self._done.set()
                 remove_all(self._store, attempt, list(found))
+                # Only now: what could not be deleted is tried again next time.
+                self.lineage = [name for name in self.lineage if name not in found]
         finally:
             self._done.set()
 

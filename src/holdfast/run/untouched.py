@@ -6,7 +6,7 @@ The kernel tells which pages were written. Where it can't, or the memory is smal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..engine import Item
 from ..engine.plan import OWN_UNIT
@@ -33,15 +33,17 @@ class Untouched:
                 self._tracker.watch(memory, (item.name, i))
             self._filled[item.name] = version
 
-    def buffers(self, item: Item, version: str) -> Sequence[bool]:
-        """For each buffer whether it surely still holds what `version` has. Asked once: the watch ends."""
+    def written(self, item: Item, version: str) -> Sequence[Any]:
+        """For each buffer what of it may not be as `version` has it: an int64 array of shape (runs, 2), (start, bytes); None if
+        that is not known. Asked once: the watch ends.
+
+        Some bytes at its ends are often among them: what else is in these pages was written to."""
         if self._tracker is None or self._filled.pop(item.name, None) != version:
-            return [False] * len(item.buffers)
-        found = []
-        for i, memory in enumerate(item.buffers):
-            written = self._tracker.scan(memory, (item.name, i)) if memory.nbytes >= OWN_UNIT else None
-            found.append(written is not None and not len(written))
-        return found
+            return [None] * len(item.buffers)
+        return [
+            self._tracker.scan(memory, (item.name, i)) if memory.nbytes >= OWN_UNIT else None
+            for i, memory in enumerate(item.buffers)
+        ]
 
     def close(self) -> None:
         """End all watches: from now on each would cost a fault at the first write to a page."""

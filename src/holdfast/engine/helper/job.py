@@ -19,6 +19,7 @@ from ...errors import HoldfastError, StorageError
 from ...format import digest
 from ...store import Writer
 from ...store.base import Bytes
+from ..workers import step_back
 from .failures import CaptureError
 from .memory import ProgramMemory, Staging
 from .protection import Protection
@@ -103,7 +104,11 @@ class Job:
             self._changed.notify_all()
             count, self._started = self._threads - self._started, self._threads
         for _ in range(count):
-            threading.Thread(target=self._work, name="holdfast-write", daemon=True).start()
+            threading.Thread(target=self._write_behind, name="holdfast-write", daemon=True).start()
+
+    def _write_behind(self) -> None:
+        step_back()  # what the program waits for, its faults, is another thread's
+        self._work()
 
     def finish(self) -> tuple[list[list[Any]], int]:
         """Wait for all units, make the file durable: [number, offset or None, digests joined] of each, and the file's

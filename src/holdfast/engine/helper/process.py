@@ -30,6 +30,7 @@ from ...capture import kernel
 from ...errors import HoldfastError, UsageError
 from ...store import open_store
 from ..units import UNIT
+from ..workers import step_back
 from .failures import CaptureError
 from .granules import HUGE, plan
 from .job import Job
@@ -73,12 +74,6 @@ def main() -> None:
     with contextlib.suppress(OSError):
         process.run()
     os._exit(0)  # no thread is waited for: one may be in a write that hangs
-
-
-def _stand_back() -> None:
-    """The calling thread computes when others need not: for what no fault of the program waits for."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _end_with(program: int) -> None:
@@ -230,7 +225,7 @@ class _Process:
 
     def _on_prepare(self, nbytes: int) -> None:
         work = functools.partial(self._spare.warm, -(-nbytes // UNIT))
-        threading.Thread(target=self._guarded, args=(_stand_back, work), name="holdfast-warm", daemon=True).start()
+        threading.Thread(target=self._guarded, args=(step_back, work), name="holdfast-warm", daemon=True).start()
 
     def _on_finish(self, number: int) -> None:
         self._end(number)

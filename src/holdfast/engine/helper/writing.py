@@ -26,6 +26,7 @@ class HelperWriting:
             int, tuple[Unit, Callable[[], None] | None]
         ] = {}  # memory must stay where it is while it is read
         self._answers: dict[str, list[Any]] = {}
+        self._waiting: list[tuple[int, Unit]] | None = []  # put before it was to begin
         self.over = False
 
     def freeze(self, units: Sequence[tuple[int, Unit]], timeout: float) -> None:
@@ -65,11 +66,24 @@ class HelperWriting:
             raise CaptureError("the helper may not read the program's memory: only shared memory will do")
         with self._lock:
             self._held[number] = (unit, release)
+            waiting = self._waiting
+            if waiting is not None:
+                # Told when it is to begin: while the program copies, the helper is to leave it the processors.
+                waiting.append((number, unit))
+                return
         self._helper.send(["put", self._number, pack_unit(number, unit)])
 
     def begin(self) -> None:
         """Start writing what was put. `freeze` and `finish` do so too."""
+        self._tell()
         self._helper.send(["go", self._number])
+
+    def _tell(self) -> None:
+        """Tell the helper of what was put before it was to begin."""
+        with self._lock:
+            waiting, self._waiting = self._waiting or [], None
+        for number, unit in sorted(waiting, key=lambda one: one[0]):
+            self._helper.send(["put", self._number, pack_unit(number, unit)])
 
     def finish(self) -> tuple[list[Written], int]:
         """Wait until all units are written and the file is durable: what became of each, by number, and the file's
@@ -77,6 +91,7 @@ class HelperWriting:
 
         Raises the helper's error as it was raised there (StorageError and the like), or HelperLostError.
         """
+        self._tell()
         self._helper.send(["finish", self._number])
         self._helper.wait(self._ended)
         self._end()

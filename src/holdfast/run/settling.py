@@ -1,0 +1,100 @@
+"""Settling: what an execution goes on from, agreed by all ranks, restored exactly, and sealed as its base (all collective)."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ..catalog import Base, Snapshot, put_base
+from ..catalog.retention import has_spare, since_full
+from ..errors import HoldfastError, StorageError, UsageError
+from ..group import from_root, together
+from .resume import Restored
+
+if TYPE_CHECKING:
+    from .execution import Execution
+
+log = logging.getLogger("holdfast")
+
+
+def settle(x: Execution) -> None:
+    """Agree on the version to go on from, restore exactly its state, and seal it as this attempt's base."""
+    _agree_on_replicated(x)
+    reader = x.resume.settle(x.objects, x.dropped)
+    commit = x.resume.commit
+    if commit is not None and reader is not None:
+        recut = commit.ranks != x.group.size
+        x.restored = Restored(commit.version, commit.step, f"{x.url}/{commit.path}", x.resume.skipped)
+        x.step = commit.step
+        x.loops.resume(commit.loops, commit.complete)
+        x.writer.carry = None if recut else reader
+        x.writer.parent = x.resume.link
+    _settle_files(x)
+    if not x.readonly:
+        sealed = from_root(x.group, "sealing the base", lambda: _seal(x))
+        assert isinstance(sealed, list)
+        x.writer.behind, x.writer.chained, x.writer.spared = sealed
+        if commit is not None:
+            x.costs.recall(commit.seconds)
+            x.writer.state = commit.state
+    x.settled = True
+    if not x.readonly:
+        with suppress(Exception):  # what can't be captured is told by the checkpoint, to all ranks
+            x.writer.capturing.prepare([entry.item() for entry in x.objects if entry.bulky])
+    if x.group.rank == 0 and x.restored is not None:
+        for name, why in x.restored.skipped:
+            log.warning("version %s was passed over: %s", name, why)
+        log.info("resumes from version %d (step %s)", x.restored.version, x.restored.step)
+
+
+def _agree_on_replicated(x: Execution) -> None:
+    """UsageError unless all ranks have protected the same objects as replicated."""
+    if x.group.size == 1:
+        return
+    mine = sorted(entry.name for entry in x.objects if entry.replicated)
+    told: Any = together(x.group, "settling what is replicated", mine)
+    for rank, names in enumerate(told):
+        for name in sorted(set(names) ^ set(told[0])):
+            having, lacking = (rank, 0) if name in names else (0, rank)
+            raise UsageError(
+                f"{name!r} is protected as replicated by some ranks and not by others: rank {having} has done so, rank "
+                f"{lacking} has not. Nothing was changed. Protect it on all ranks alike, before the loop.",
+                object=name,
+                rank=lacking,
+            )
+    x.writer.replicated = bool(mine)
+
+
+def _settle_files(x: Execution) -> None:
+    """Cut output files back to the version; what goes wrong on one rank, all hear of."""
+    error: Exception | None = None
+    try:
+        found = x.resume.files()
+        x.foreign = found if x.resume.recut else ()
+        x.files.settle(found)
+    except OSError as failed:
+        error = StorageError(f"An output file could not be cut back: {failed}.", file=failed.filename)
+    except HoldfastError as failed:
+        error = failed
+    together(x.group, "cutting output files back", error=error)
+
+
+def _seal(x: Execution) -> list[Any]:
+    """On rank 0; `behind`, `chained` and `spared` of the writer."""
+    link = x.writer.parent
+    chain = tuple(x.resume.behind) if link else ()
+    behind = (link, *chain) if link else ()
+    records = Snapshot(x.store).counting_records(behind)
+    put_base(x.store, x.writer.attempt, Base(link, chain, records, x.params, x.group.size))
+    x.writer.tidying.lineage = [other.name for other in behind]
+    x.writer.tidying.clean(x.writer.attempt, x.writer.number)
+    commit = x.resume.commit
+    if commit is None:
+        return [0, 0, x.options.keep.last == 1]
+    spared = x.options.keep.last == 1 or has_spare(x.store, x.writer.tidying.lineage)
+    if Snapshot(x.store).names["checkpoint"][0].number > commit.version:
+        # Going back behind versions that there were: who made them may still be deleting what those did not need. The first
+        # version from here on is to need nothing of it.
+        return [x.options.max_chain, 0, spared]
+    return [*since_full(x.store, commit, x.options.max_chain), spared]
