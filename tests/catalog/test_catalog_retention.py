@@ -113,12 +113,14 @@ def test_how_far_behind_a_version_stands_alone(hand: Hand) -> None:
     """Each refers to the one before only: the chain that retention must keep is longer than that."""
     names = chain(hand, {1: [], 2: [1], 3: [2], 4: [3], 5: [], 6: [5]})
     found = [since_full(hand.store, read_commit(hand.store, "checkpoint", n)[0], 9) for n in names]
-    assert found == [1, 0, 3, 2, 1, 0]
+    assert [behind for behind, _ in found] == [1, 0, 3, 2, 1, 0]
+    sizes = [read_commit(hand.store, "checkpoint", n)[0].nbytes for n in names]
+    assert [nbytes for _, nbytes in found] == [sum(sizes[i : i + behind + 1]) for i, (behind, _) in enumerate(found)]
     assert find_surplus(hand.store, names[2:], Keep(last=1)) == {}
     newest = read_commit(hand.store, "checkpoint", name(4))[0]
-    assert since_full(hand.store, newest, 2) == 2
+    assert since_full(hand.store, newest, 2)[0] == 2
     hand.spoil(f"versions/{name(2)}/commit")
-    assert since_full(hand.store, newest, 9) == 9, "who knows"
+    assert since_full(hand.store, newest, 9)[0] == 9, "who knows"
 
 
 # -- all at once -------------------------------------------------------------------------------

@@ -55,11 +55,10 @@ def check_text(call: str, text: object, most: int = 255) -> None:
     raise UsageError(f"{call}({text!r}): a name of 1 to {most} characters that UTF-8 can hold is needed.")
 
 
-def check_frozen(name: str, obj: object, pickle: bool) -> None:
-    """UnsupportedError if the object's large arrays can change: they can't be captured by reference."""
-    from ..capture.frozen import is_frozen
-
-    if any(b.nbytes >= 1 << 20 and not is_frozen(b) for b in state.encode(obj, pickle=pickle, name=name).buffers):
+def check_frozen(name: str, obj: object) -> None:
+    """UnsupportedError for an array: one that can be filled in place can change, and can't be captured by reference. What is
+    inside of other objects may be replaced, and is looked at in each checkpoint."""
+    if isinstance(obj, np.ndarray):
         raise UnsupportedError(
             f"run.protect({name!r}, capture='reference'): its memory can change: it is writeable, or a read-only view of "
             "writeable memory. Nothing was protected. Use capture='copy', or keep arrays that own read-only memory "

@@ -87,7 +87,7 @@ class Run:
             )
         late = x.objects[name].late if again else x.settled
         if capture == "reference":
-            check_frozen(name, obj, pickle)
+            check_frozen(name, obj)
         entry = Entry(name, obj, shard, pickle, late, capture, replicated)
         x.objects.add(entry)
         if name in x.dropped:
