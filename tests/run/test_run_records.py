@@ -135,7 +135,7 @@ def test_load_of_nothing(start):
     run, _ = several(start)
     with pytest.raises(holdfast.UsageError, match="no object 'v' in any version"):
         run.load("v")
-    with pytest.raises(holdfast.UsageError, match="no object 'u' in version 17"):
+    with pytest.raises(holdfast.UsageError, match="There is no version 17"):
         run.load("u", version=17)
 
 

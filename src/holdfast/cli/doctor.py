@@ -33,7 +33,7 @@ def doctor(directory: str | None, as_json: bool) -> None:
         return
     for title, found in (("feature", features), ("tried out", facts)):
         human.table(
-            [title, "works", ""],
+            [title, "works", "what was seen"],
             [[str(f["name"]), "yes" if f["works"] else "no", str(f["detail"])] for f in found],
         )
         click.echo()

@@ -60,10 +60,16 @@ class Parcel(NamedTuple):
 
 
 def publish(
-    store: Store, ranks: Ranks, draft: Commit, write: Callable[[str], Part], shared: Callable[[str], Parcel] | None = None
+    store: Store,
+    ranks: Ranks,
+    draft: Commit,
+    write: Callable[[str], Part],
+    shared: Callable[[str], Parcel] | None = None,
+    since: float | None = None,
 ) -> Published:
     """Write and commit the version that `draft` describes (collective). `shared` in place of `write`, on all ranks alike,
-    where there are replicated objects.
+    where there are replicated objects. `since`: time.perf_counter() when the program, on rank 0, began to wait for the
+    commit; None if `draft.seconds` says how long it has waited.
 
     `write(key)` writes this rank's data file and returns its index, durable. `draft`'s numbers of objects and
     bytes and its index are filled in here. Raises on all ranks alike: FencedError, or CheckpointError with every
@@ -82,7 +88,7 @@ def publish(
         message = late or _attempt(ranks.rank, lambda: _group(store, draft, first, parts))
         groups, late = _gather(ranks, message, leaders, f"indexes of version {draft.version}")
         if ranks.rank == 0:
-            answer = late or _attempt(ranks.rank, lambda: _root(store, draft, groups))
+            answer = late or _attempt(ranks.rank, lambda: _root(store, draft, groups, since))
             answer = _blame_fence(store, draft, ranks.rank, answer)
     answer = ranks.broadcast(answer, range(ranks.size), f"commit of version {draft.version}", patience=3)
     try:
@@ -95,6 +101,7 @@ def publish(
         state=body["state"],
         refs=tuple(Link(*ref) for ref in body["refs"]),
         created=body["created"],
+        seconds=body["seconds"],
         index_bytes=body["index_bytes"],
         index_digest=body["index_digest"],
     )
@@ -206,7 +213,7 @@ def _refs(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return sorted(refs, key=lambda ref: (parse_version(ref[0]) or (0, 0), ref), reverse=True)
 
 
-def _root(store: Store, draft: Commit, messages: list[bytes]) -> dict[str, Any]:
+def _root(store: Store, draft: Commit, messages: list[bytes], since: float | None) -> dict[str, Any]:
     found = _open(messages)
     _one_place(found)
     root = encode_root([Group(*m["group"]) for m in found])
@@ -217,6 +224,7 @@ def _root(store: Store, draft: Commit, messages: list[bytes]) -> dict[str, Any]:
         "nbytes": sum(m["bytes"] for m in found),
         "state": sum(m["state"] for m in found),
         "created": time.time(),
+        "seconds": draft.seconds if since is None else time.perf_counter() - since,
         "index_bytes": len(root),
         "index_digest": digest_hex(root),
     }

@@ -6,6 +6,7 @@ remembered by file, place and digest.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -100,7 +101,9 @@ class Verifier:
         for stored, e in found:
             wrong = self._known[_key(files, e)]
             if wrong is not None:
-                yield Damage(wrong.file, e.offset, stored.name, part.rank, commit.version, wrong.message)
+                # Found when the first of the versions that use it was read: what is said of that one is not of this one.
+                text = re.sub(r", which versions/\S+ refers to,", "", wrong.message)
+                yield Damage(wrong.file, e.offset, stored.name, part.rank, commit.version, text)
         if 0 not in missing:
             try:
                 yield from _gaps(files, commit)

@@ -192,6 +192,7 @@ class Capturing:
     def _start_helper(self) -> Helper | None:
         with _helper_lock:
             if self._helper is not None and not self._helper.alive:
+                log.warning("the helper process has ended; another one is started.")
                 self._helper.close()
                 self._helper = None
             if self._helper is None and "helper" not in self._told:

@@ -92,10 +92,12 @@ class Writer:
         complete: bool,
         reason: str,
         collect: Collect,
+        waits: bool = False,
     ) -> None:
         """Capture this rank's state and let it be written and committed beside the program (collective; waits for no rank).
 
-        Nothing may be in flight. What goes wrong, here or on the way, is raised by `land` on all ranks alike.
+        `waits`: the program is going to wait until it is durable. Nothing may be in flight. What goes wrong, here or on the
+        way, is raised by `land` on all ranks alike.
         """
         draft = self._draft("checkpoint", step, loops, complete, reason, None)
         handle.version, handle.begun = draft.version, True
@@ -142,7 +144,7 @@ class Writer:
                 raise
 
         def fly() -> _Landed:
-            return self._fly(draft, handle, began, stalled, write)
+            return self._fly(draft, handle, began, stalled, write, waits or direct or self.background is None)
 
         self._handle = handle
         # Alone, a rank has nobody to wait for with its own error: it is over at once.
@@ -178,7 +180,9 @@ class Writer:
         stored = () if self.carry is None else self.carry.part.objects
         return self.group.size > 1 and (self.replicated or any(o.replicated for o in stored))
 
-    def _fly(self, draft: Commit, handle: Handle, began: float, stalled: float, write: _Write) -> _Landed:
+    def _fly(
+        self, draft: Commit, handle: Handle, began: float, stalled: float, write: _Write, waits: bool
+    ) -> _Landed:
         """In the flight's thread: everything after the capture."""
         parts: list[Part] = []
 
@@ -197,7 +201,8 @@ class Writer:
 
         group = self.background or self.group
         try:
-            published = self._publish(group, draft, began, stalled, whole, shared if self._sharing else None)
+            since = began if waits else None
+            published = self._publish(group, draft, began, stalled, whole, shared if self._sharing else None, since)
         except HoldfastError as error:
             handle.end(error)
             raise
@@ -267,6 +272,7 @@ class Writer:
             began,
             0.0,
             lambda key: write_part(self.store, key, self.group.rank, items, [], self.options.threads),
+            since=began,
         )
         if self.group.rank == 0 and self.options.keep.records is not None:
             with told("records beyond those to keep were not deleted"):
@@ -293,9 +299,10 @@ class Writer:
         stalled: float,
         write: Callable[[str], Part],
         shared: Callable[[str], Parcel] | None = None,
+        since: float | None = None,
     ) -> Published:
         try:
-            published = publish(self.store, group, draft._replace(seconds=stalled), write, shared)
+            published = publish(self.store, group, draft._replace(seconds=stalled), write, shared, since)
         except (CheckpointError, UsageError) as error:
             # All ranks have reported and write no more: what there is of it goes, which also makes room on a full disk.
             # Not if it was there before: then it is another process's.

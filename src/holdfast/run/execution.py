@@ -184,8 +184,9 @@ class Execution:
         handle, self.pending = self.pending or Handle(self.writer.number, self.options.timeout), None
         self.patient = False
         self.writer.begin(
-            handle, began, self.step, self.loops.positions, complete, reason, lambda: self._collect(final=complete)
-        )
+            handle, began, self.step, self.loops.positions, complete, reason, lambda: self._collect(final=complete),
+            wait or last,
+        )  # fmt: skip
         if wait or last or (self.writer.landed and self.group.size == 1) or self.writer.background is None:
             try:
                 self.land("raise" if last else None)
