@@ -22,6 +22,7 @@ from .write import Writing, fill
 # Bytes that one copy moves. A copy of more than about three quarters of the last cache writes past it, and is nearly twice as
 # fast as one in pieces of a slot; but all threads are to have something to do.
 _SHORTEST, _LONGEST = 64 << 20, 256 << 20
+_ALONE = 16 << 20  # bytes that are copied sooner than a second thread has begun
 
 
 def freeze(
@@ -40,7 +41,10 @@ def freeze(
         return 0.0
     assert arena is not None
     whole, bundles = _sort(copied)
-    runs = list(_runs(whole, max(_SHORTEST, min(_LONGEST, sum(u.nbytes for _, u in copied) // threads))))
+    total = sum(u.nbytes for _, u in copied)
+    if total < _ALONE:
+        threads = 1
+    runs = list(_runs(whole, max(_SHORTEST, min(_LONGEST, total // threads))))
     waited = 0.0
     if len(whole) + len(bundles) > arena.slots:
         writing.begin()

@@ -85,7 +85,7 @@ class Plan:
     def let_go(self) -> None:
         """Hold the program's memory no longer: all units are captured, and who writes them has what is still to be read."""
         self.items = [item._replace(buffers=()) for item in self.items]
-        self._buffers = [b._replace(memory=_NOTHING) for b in self._buffers]
+        self._buffers = [_Buffer(_NOTHING, b.how, b.base, b.nbytes, b.name) for b in self._buffers]
         self.units = [unit._replace(pieces=()) for unit in self.units]
 
     def share(self, written: Sequence[Written], nbytes: int, version: str) -> Share:
