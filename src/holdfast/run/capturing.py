@@ -72,9 +72,15 @@ class Capturing:
 
     def choose(self, items: Sequence[Item]) -> list[Item]:
         """The items with a strategy for each buffer; those that have one from `protect` keep it. UnsupportedError."""
-        large = [b for item in items for b in item.buffers if b.nbytes >= OWN_UNIT]
-        beyond = sum(b.nbytes for b in large) > self._bound(sum(b.nbytes for b in large))
-        return [item._replace(how=[self._choose(item, i, beyond) for i in range(len(item.buffers))]) for item in items]
+        nbytes = sum(b.nbytes for item in items for b in item.buffers if b.nbytes >= OWN_UNIT)
+        beyond = nbytes > self._bound(nbytes)
+        return [
+            # Small buffers are copied, whatever is asked for: nothing is to be chosen for most of many small objects.
+            item._replace(how=[self._choose(item, i, beyond) for i in range(len(item.buffers))])
+            if any(b.nbytes >= OWN_UNIT for b in item.buffers)
+            else item
+            for item in items
+        ]
 
     def _wanted(self, item: Item, i: int) -> str:
         return item.how[i] if item.how and item.how[i] != "auto" else self._options.capture

@@ -215,7 +215,8 @@ class Writer:
         if self.group.rank == 0:
             self.tidying.after(self.attempt, published.link.name)
         handle.end()
-        return _Landed(published, parts[0], durable)
+        reader = reader_of(self.store, published.commit, parts[0], self.group.rank, self.options.threads)
+        return _Landed(published, reader, durable)
 
     def arrive(self, seconds: float | None = None) -> None:
         """Wait for what is in flight and take note of what became of it; an error is kept for `land` (local).
@@ -241,7 +242,7 @@ class Writer:
         if self.carry is not None:
             self.carry.close()
         commit = landed.published.commit
-        self.carry = reader_of(self.store, commit, landed.part, self.group.rank, self.options.threads)
+        self.carry = landed.reader
         if not commit.refs:
             self.spared = self.options.keep.last == 1 or self.parent is not None
         self.parent, self.behind = landed.published.link, self.behind + 1 if commit.refs else 0
@@ -338,10 +339,10 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class _Landed:
-    """A version that is durable: what was published, this rank's index, seconds from its capture until then."""
+    """A version that is durable: what was published, a reader of this rank's part, seconds from its capture until then."""
 
     published: Published
-    part: Part
+    reader: PartReader
     seconds: float
 
 
