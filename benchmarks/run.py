@@ -57,6 +57,7 @@ def main() -> int:
     parser.add_argument(
         "--peers", action=argparse.BooleanOptionalAction, help="measure what others do too (default: not if quick)"
     )
+    parser.add_argument("--peers-up-to", type=float, default=4, help="GiB: the largest state that peers are measured with")
     parser.add_argument("--only", default="", help="cases, comma-separated: these alone, no page")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
@@ -73,7 +74,11 @@ def main() -> int:
     peers = not args.quick if args.peers is None else args.peers
     python, failed = environment.make(args.place / "env") if peers else (None, {})
     try:
-        tasks = [t for t in plan(sizes, rounds, python is not None) if not only or t.case in only]
+        tasks = [
+            t
+            for t in plan(sizes, rounds, python is not None)
+            if (not only or t.case in only) and not (t.peer and t.nbytes > args.peers_up_to * GiB)
+        ]
         rows = measure(tasks, place, python, failed)
     finally:
         shutil.rmtree(place, ignore_errors=True)
