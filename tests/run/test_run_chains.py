@@ -24,8 +24,11 @@ def opened(url: Path, **options: Any) -> tuple[Any, np.ndarray]:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Path:
-    """Checkpoints 1 to 5; block 0 is always in version 1, block 1 in the version, block 2 in 1, from version 4 on in 4."""
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Checkpoints 1 to 5; block 0 is always in version 1, block 1 in the version, block 2 in 1, from version 4 on in 4.
+
+    All of one chain: as in a run with much room, whose spare is not looked at here."""
+    monkeypatch.setattr("holdfast.run.checkpoint._ROOM", 9.0)
     run, u = opened(tmp_path / "run")
     run.ready()
     u[:] = 7
@@ -33,6 +36,8 @@ def url(tmp_path: Path) -> Path:
         u[5 * MiB] = k
         if k == 4:
             u[9 * MiB] = k
+        run._x.writer.arrive()
+        run._x.writer.spared = True
         run.checkpoint()
     run.close()
     return tmp_path / "run"

@@ -257,7 +257,8 @@ class Run:
         if n is not None and (not isinstance(n, (int, np.integer)) or n < 0):
             raise UsageError(f"run.steps({n!r}): a number of steps, or None for no end, is needed.")
         if every is not None and not isinstance(every, Every):
-            raise UsageError(f"run.steps(every={every!r}): steps(100), seconds(60), auto(), overhead(0.02) of holdfast.")
+            choices = "holdfast.steps(100), seconds(60), auto() or overhead(0.02)"
+            raise UsageError(f"run.steps(every={every!r}): {choices} is needed.")
         self._used = True
         return self._x.loops.iterate(self._x, None if n is None else int(n), every or DEFAULT, name)
 
