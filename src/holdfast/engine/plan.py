@@ -74,6 +74,11 @@ class Plan:
         later = sum(round_up(b.nbytes) for _, b in self._later)  # a block is a multiple of what is rounded up to
         self.expected = None if skippable else later + sum(unit.nbytes for unit in self.units if unit.mine)
 
+    @property
+    def holds(self) -> bool:
+        """Whether anything is written from where the program has it, not from a copy."""
+        return bool(self._later) or any(unit.how != "copy" for unit in self.units)
+
     def late_units(self) -> list[tuple[int, Unit]]:
         """The units of memory that can't change, with their numbers, from now on among `units`; once."""
         later, self._later = self._later, []

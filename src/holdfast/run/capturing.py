@@ -38,6 +38,7 @@ class Capturing:
         self._stop = threading.Event()
         self._preparing: threading.Thread | None = None
         self._told: set[str] = set()
+        self._arena_lock, self._helper_lock = threading.Lock(), threading.RLock()
         # Copying by more threads than there are idle cores only makes them wait for each other.
         self.copiers = max(1, min(4, len(os.sched_getaffinity(0)) // local_ranks()))
 
@@ -130,8 +131,10 @@ class Capturing:
         frozen = any(unit.how == "cow" for unit in plan.units)
         if self._options.engine == "process" or frozen:
             helper = self._start_helper()
-            if helper is not None:
+            if helper is not None and (helper.reads_memory or not plan.holds):
                 return helper.begin(self._store.location, key, plan.expected, threads)
+            if helper is not None:
+                self.tell_once("holds", "the helper process can't read memory that is not copied; threads write such versions.")
         return ThreadWriting(self._store, key, plan.expected, threads)
 
     def freeze(self, plan: Plan, writing: Writing) -> float:
@@ -171,7 +174,7 @@ class Capturing:
         from ..capture.arena import SLOT, Arena
 
         nbytes = max(SLOT, min(-(-nbytes // SLOT) * SLOT, self._bound(nbytes)) // SLOT * SLOT)
-        with _arena_lock:
+        with self._arena_lock:
             if self._arena is None or (replace and self._arena.nbytes < nbytes):
                 self._drop_arena()
                 self._arena = Arena(nbytes, shared=self._shared())
@@ -196,7 +199,7 @@ class Capturing:
         return self._options.arena == "shared"
 
     def _start_helper(self) -> Helper | None:
-        with _helper_lock:
+        with self._helper_lock:
             if self._helper is not None and not self._helper.alive:
                 log.warning("the helper process has ended; another one is started.")
                 self._helper.close()
@@ -211,6 +214,10 @@ class Capturing:
                     self.tell_once("helper", f"the helper process could not be started ({error}); threads write instead.")
                     return None
                 log.debug("helper process started in %.2f s", time.monotonic() - began)
+                if self._stop.is_set():  # the run was closed meanwhile: nobody would end it
+                    self._helper.close()
+                    self._helper = None
+                    return None
                 self._show_arena()
                 if self._options.capture in ("cow", "auto"):
                     self._helper.prepare(_STAGING)
@@ -225,10 +232,6 @@ class Capturing:
         if self._helper is not None:
             self._helper.close()
             self._helper = None
-
-
-_arena_lock = threading.Lock()
-_helper_lock = threading.RLock()
 
 
 def _arena_bytes(sizes: Iterable[int]) -> int:

@@ -64,7 +64,7 @@ def verify(url: Url, version: int | None = None, progress: Callable[[int, int], 
             damages.append(Damage(f"{folder(v.kind)}/{v.name}/{COMMIT_NAME}", 0, None, None, v.number, v.problem or ""))
         elif v.status != "fragment":
             commit = snapshot.commit(v.kind, v.name)[0]
-            if v.status == "current" or _refs_there(store, commit):
+            if v.status == "current" or version is not None or _refs_there(store, commit):
                 commits.append(commit)
     total, done = sum(c.nbytes if version is None else max(c.nbytes, c.state) for c in commits), 0
 
