@@ -60,14 +60,8 @@ def plan(refs: Sequence[frozenset[str] | None], names: Sequence[str], last: int)
         return cut
 
     cut = follow(0, min(last, len(names)))
-    newest = refs[0] if names else None
-    if last >= 2 and newest is not None:
-        shared = {names[0], *newest}
-        for i in range(1, len(names)):
-            needs = refs[i]
-            if needs is not None and shared.isdisjoint({names[i], *needs}):
-                follow(cut, reach(cut, i, Kept(0, True)))
-                break
+    if last >= 2 and (spare := _spare(refs, names)) is not None:
+        follow(cut, reach(cut, spare, Kept(0, True)))
     return kept
 
 
@@ -99,14 +93,16 @@ def has_spare(store: Store, lineage: Sequence[str]) -> bool:
             refs.append(_refs(read_commit(store, "checkpoint", name)[0]))
         except (DamageError, KeyMissingError):
             refs.append(None)
-    return any(kept.spare for kept in plan(refs, lineage, 2).values()) or _apart(refs[:2], lineage)
+    return _spare(refs, lineage) is not None
 
 
-def _apart(refs: Sequence[frozenset[str] | None], names: Sequence[str]) -> bool:
-    """Whether the newest two, which `plan` keeps anyway, share no block."""
-    if len(refs) < 2 or refs[0] is None or refs[1] is None:
-        return False
-    return {names[0], *refs[0]}.isdisjoint({names[1], *refs[1]})
+def _spare(refs: Sequence[frozenset[str] | None], names: Sequence[str]) -> int | None:
+    """The position of the newest version that shares no block with the newest of all; None if there is none."""
+    if not names or refs[0] is None:
+        return None
+    shared = {names[0], *refs[0]}
+    apart = (i for i in range(1, len(names)) if (needs := refs[i]) is not None and shared.isdisjoint({names[i], *needs}))
+    return next(apart, None)
 
 
 def find_surplus(

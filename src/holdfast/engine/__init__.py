@@ -9,10 +9,10 @@ from .part import write_part
 from .plan import Base, Item, Plan
 from .publish import Parcel, Published, publish
 from .read import PartReader, Source
-from .units import Written
+from .units import Written, no_release
 from .write import ThreadWriting, Writing
 
 __all__ = [
     "open_part", "read_groups", "read_part", "Published", "publish", "PartReader", "Source",
-    "Base", "Flight", "Item", "Parcel", "Plan", "ThreadWriting", "Writing", "Written", "write_part",
+    "Base", "Flight", "Item", "Parcel", "Plan", "ThreadWriting", "Writing", "Written", "no_release", "write_part",
 ]  # fmt: skip

@@ -17,10 +17,12 @@ from ..store.base import Bytes
 
 
 class DataFiles:
-    """Readers of the data files of `part`, whose own one is `key`; number 0, its sources from 1 on. Thread-safe."""
+    """Readers of the data files of `part`, whose own one is `key`; number 0, its sources from 1 on. Thread-safe.
 
-    def __init__(self, store: Store, key: str, part: Part) -> None:
-        self.part = part
+    `named`: whether messages say which version refers to a file of another."""
+
+    def __init__(self, store: Store, key: str, part: Part, named: bool = True) -> None:
+        self.part, self._named = part, named
         self._store = store
         self._path = key.rpartition("/data/")[0]
         own = [f"{self._path if not s.digest else 'versions/' + s.version}/{data_name(s.rank)}" for s in part.sources]
@@ -65,8 +67,9 @@ class DataFiles:
         key, rank = self.keys[number], self.part.rank
         of = f" (object {name!r}, rank {rank})" if name else ""
         source = self.part.sources[number - 1] if number else None
-        needed = f", which {self._path} refers to," if source is not None and source.digest else ""
-        version = parse_version(source.version) if needed and source is not None else None
+        foreign = source is not None and bool(source.digest)
+        needed = f", which {self._path} refers to," if foreign and self._named else ""
+        version = parse_version(source.version) if foreign and source is not None else None
         return DamageError(
             f"{key}{needed} {what}{of}",
             file=key,

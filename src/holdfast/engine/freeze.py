@@ -15,7 +15,7 @@ import numpy as np
 
 from ..capture.arena import SLOT, Arena
 from ..errors import DeadlineError
-from .units import Piece, Unit
+from .units import Piece, Unit, no_release
 from .workers import work_through
 from .write import Writing, fill
 
@@ -35,7 +35,7 @@ def freeze(
     """
     for number, unit in units:
         if unit.how != "copy":
-            writing.put(number, unit, _nothing)
+            writing.put(number, unit, no_release)
     copied = [pair for pair in units if pair[1].how == "copy"]
     if not copied:
         return 0.0
@@ -165,7 +165,3 @@ def _bundle(bundle: Sequence[tuple[int, Unit]], arena: Arena, slot: int, writing
 
 def _giver(arena: Arena, slot: int) -> Callable[[], None]:
     return lambda: arena.give(slot)
-
-
-def _nothing() -> None:
-    return None

@@ -8,11 +8,8 @@ from ..format import Part, StoredFile
 from ..format.layers import SourceTable
 from ..store import Store
 from .plan import Item, Plan
+from .units import no_release
 from .write import ThreadWriting
-
-
-def _nothing() -> None:
-    return None
 
 
 def write_part(
@@ -26,9 +23,9 @@ def write_part(
     writing = ThreadWriting(store, key, plan.expected, threads)
     try:
         for number, unit in enumerate(list(plan.units)):
-            writing.put(number, unit, _nothing)
+            writing.put(number, unit, no_release)
         for number, unit in plan.late_units():
-            writing.put(number, unit, _nothing)
+            writing.put(number, unit, no_release)
         return plan.part(*writing.finish())
     except BaseException:
         writing.abort()

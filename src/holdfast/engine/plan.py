@@ -55,7 +55,7 @@ class Item(NamedTuple):
 
 class Plan:
     """What one rank writes for a version. `units` in the order of writing; `expected`: the data file's size if each of them has
-    to be written, else None; `state`: bytes of all buffers."""
+    to be written, else None."""
 
     def __init__(
         self, rank: int, items: Sequence[Item], files: Sequence[StoredFile], sources: SourceTable, ranks: int = 1
@@ -69,7 +69,6 @@ class Plan:
         # What can't change is cut when it is written: the program need not wait for that.
         self._later = [(i, b) for i, b in enumerate(self._buffers) if b.how == "hold" and b.nbytes >= OWN_UNIT and not b.name]
         self.units = list(_cut(self._buffers, rank, self._owners, {i for i, _ in self._later}))
-        self.state = sum(b.nbytes for b in self._buffers)
         skippable = any(unit.skippable and unit.mine for unit in self.units) or any(b.base for _, b in self._later)
         later = sum(round_up(b.nbytes) for _, b in self._later)  # a block is a multiple of what is rounded up to
         self.expected = None if skippable else later + sum(unit.nbytes for unit in self.units if unit.mine)

@@ -15,6 +15,10 @@ from ..store.base import Bytes
 UNIT = BLOCK
 
 
+def no_release() -> None:
+    """The `release` of memory that nobody waits to have back."""
+
+
 class Piece(NamedTuple):
     """`memory` (one-dimensional uint8, contiguous) goes to `at` bytes from the unit's start. Pieces do not overlap and are in
     order; what lies between them is zero."""

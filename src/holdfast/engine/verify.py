@@ -6,7 +6,6 @@ remembered by file, place and digest.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -76,7 +75,8 @@ class Verifier:
                     seen.add((error.file, error.offset))
                     yield _damage(error, commit)
                 continue
-            files = DataFiles(self._store, f"{commit.path}/{data_name(rank)}", part)
+            # A damage is found once and told of each version that uses the block: as the block's, not as one version's.
+            files = DataFiles(self._store, f"{commit.path}/{data_name(rank)}", part, named=False)
             try:
                 yield from self._part(files, commit, progress, seen)
             finally:
@@ -101,9 +101,7 @@ class Verifier:
         for stored, e in found:
             wrong = self._known[_key(files, e)]
             if wrong is not None:
-                # Found when the first of the versions that use it was read: what is said of that one is not of this one.
-                text = re.sub(r", which versions/\S+ refers to,", "", wrong.message)
-                yield Damage(wrong.file, e.offset, stored.name, part.rank, commit.version, text)
+                yield Damage(wrong.file, e.offset, stored.name, part.rank, commit.version, wrong.message)
         if 0 not in missing:
             try:
                 yield from _gaps(files, commit)

@@ -12,7 +12,19 @@ from threading import Lock
 from ..catalog import Commit, Loop, Snapshot
 from ..catalog.retention import remove, remove_surplus_records
 from ..config import Options
-from ..engine import Flight, Item, Parcel, PartReader, Plan, Published, Writing, Written, publish, write_part
+from ..engine import (
+    Flight,
+    Item,
+    Parcel,
+    PartReader,
+    Plan,
+    Published,
+    Writing,
+    Written,
+    no_release,
+    publish,
+    write_part,
+)
 from ..errors import CheckpointError, DeadlineError, HoldfastError, StorageError, UsageError
 from ..format import Link, Part, StoredFile, version_name
 from ..format.keys import Kind, data_name
@@ -131,7 +143,7 @@ class Writer:
                     raise error
                 assert plan is not None and writing is not None
                 for number, unit in plan.late_units():
-                    writing.put(number, unit, _nothing)
+                    writing.put(number, unit, no_release)
                 written, nbytes = writing.finish()
                 with lock:
                     if torn:
@@ -201,8 +213,8 @@ class Writer:
 
         group = self.background or self.group
         try:
-            since = began if waits else None
-            published = self._publish(group, draft, began, stalled, whole, shared if self._sharing else None, since)
+            known = draft._replace(seconds=stalled)
+            published = self._publish(group, known, began, whole, shared if self._sharing else None, waits)
         except HoldfastError as error:
             handle.end(error)
             raise
@@ -271,9 +283,7 @@ class Writer:
             self.group,
             draft,
             began,
-            0.0,
             lambda key: write_part(self.store, key, self.group.rank, items, [], self.options.threads),
-            since=began,
         )
         if self.group.rank == 0 and self.options.keep.records is not None:
             with told("records beyond those to keep were not deleted"):
@@ -297,13 +307,12 @@ class Writer:
         group: Group,
         draft: Commit,
         began: float,
-        stalled: float,
         write: Callable[[str], Part],
         shared: Callable[[str], Parcel] | None = None,
-        since: float | None = None,
+        waits: bool = True,
     ) -> Published:
         try:
-            published = publish(self.store, group, draft._replace(seconds=stalled), write, shared, since)
+            published = publish(self.store, group, draft, write, shared, began if waits else None)
         except (CheckpointError, UsageError) as error:
             # All ranks have reported and write no more: what there is of it goes, which also makes room on a full disk.
             # Not if it was there before: then it is another process's.
@@ -331,10 +340,6 @@ class Writer:
             self._tracking.close()
         if self.carry is not None:
             self.carry.close()
-
-
-def _nothing() -> None:
-    return None
 
 
 @dataclass(frozen=True)
