@@ -50,7 +50,7 @@ def test_two_writers(ground: Path, say: list[str], what: str, variant: str) -> N
     told = ", ".join(f"{n} {how}" for how, n in sorted(points.items()))
     say.append(f"two writers, {what}, {variant}: {sum(points.values())} points: {told}")
     assert points["fenced"] >= 1
-    assert points.get("raced", 0) <= 1
+    assert "raced" not in points  # the first version after going back stands alone
 
 
 @pytest.mark.parametrize(("variant", "mode"), [("process", "kill"), ("process", "error errno=EIO"), ("cow", "kill")])

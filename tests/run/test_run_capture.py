@@ -274,3 +274,18 @@ def test_a_short_write_is_made_good(start):
         u[:] = 0
         handle.wait()
     assert fault.fired > 10 and np.array_equal(loaded(run.url, "u"), filled(40 * MiB))
+
+
+def test_a_helper_that_can_not_read_memory_writes_only_what_is_copied(start, monkeypatch, caplog):
+    """What is written from where the program has it goes by threads then; an arena that both see is the helper's."""
+    from holdfast.engine.helper import spawn
+
+    monkeypatch.setattr(spawn.Probe, "why_no_reading", lambda probe, ask: "not permitted here")
+    run = start(engine="process")
+    u = run.protect("u", filled(6 * MiB, 1).copy())
+    run.ready()
+    assert run.checkpoint().durable and np.array_equal(run.load("u"), u)
+    assert run._x.writer.capturing._helper is not None and "threads write such versions" not in caplog.text
+    v = run.protect("v", filled(6 * MiB, 2).copy(), capture="direct")
+    assert run.checkpoint().durable and np.array_equal(run.load("v"), v)
+    assert "threads write such versions" in caplog.text

@@ -85,7 +85,8 @@ def _seal(x: Execution) -> list[Any]:
     link = x.writer.parent
     chain = tuple(x.resume.behind) if link else ()
     behind = (link, *chain) if link else ()
-    records = Snapshot(x.store).counting_records(behind)
+    snapshot = Snapshot(x.store)
+    records = snapshot.counting_records(behind)
     put_base(x.store, x.writer.attempt, Base(link, chain, records, x.params, x.group.size))
     x.writer.tidying.lineage = [other.name for other in behind]
     x.writer.tidying.clean(x.writer.attempt, x.writer.number)
@@ -93,7 +94,7 @@ def _seal(x: Execution) -> list[Any]:
     if commit is None:
         return [0, 0, x.options.keep.last == 1]
     spared = x.options.keep.last == 1 or has_spare(x.store, x.writer.tidying.lineage)
-    if Snapshot(x.store).names["checkpoint"][0].number > commit.version:
+    if snapshot.names["checkpoint"][0].number > commit.version:
         # Going back behind versions that there were: who made them may still be deleting what those did not need. The first
         # version from here on is to need nothing of it.
         return [x.options.max_chain, 0, spared]

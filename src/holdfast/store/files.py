@@ -74,6 +74,17 @@ class _Handles:
         fd = self.direct() if is_aligned(offset, part) else -1
         return self.buffered if fd < 0 else fd
 
+    def request(self, call: Callable[[int, Any, int], int], part: Bytes, offset: int) -> int:
+        """Make a request, direct where it may be; buffered if the file system turns out to refuse that."""
+        fd = self.choose(offset, part)
+        try:
+            return call(fd, part, offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL or fd == self.buffered:
+                raise
+        self.refuse_direct()
+        return call(self.buffered, part, offset)
+
     @contextmanager
     def use(self, key: str) -> Iterator[None]:
         with self._lock:
@@ -153,14 +164,7 @@ class FileWriter:
             if self.nbytes is None:
                 self.reserve(offset + rest.nbytes)
             while rest.nbytes:
-                fd = self._handles.choose(offset, rest)
-                try:
-                    n = syscalls.pwrite(fd, rest, offset)
-                except OSError as error:
-                    if error.errno != errno.EINVAL or fd == self._handles.buffered:
-                        raise
-                    self._handles.refuse_direct()
-                    continue
+                n = self._handles.request(syscalls.pwrite, rest, offset)
                 if n <= 0:
                     raise OSError(errno.EIO, "the system wrote nothing and gave no reason")
                 # after a short write the rest is seldom aligned, and then goes through the buffered descriptor
@@ -228,16 +232,10 @@ class FileReader:
             if offset < 0 or offset + out.nbytes > self.nbytes:
                 raise self._cut_short(self.nbytes, offset + out.nbytes)
             while out.nbytes:
-                fd = self._handles.choose(offset, out)
-                n = self._cached(out, offset) if fd != self._handles.buffered else 0
+                direct = self._handles.choose(offset, out) != self._handles.buffered
+                n = self._cached(out, offset) if direct else 0
                 if n == 0:
-                    try:
-                        n = syscalls.pread(fd, out, offset)
-                    except OSError as error:
-                        if error.errno != errno.EINVAL or fd == self._handles.buffered:
-                            raise
-                        self._handles.refuse_direct()
-                        continue
+                    n = self._handles.request(syscalls.pread, out, offset)
                     if n <= 0:
                         raise self._cut_short(offset, offset + out.nbytes)
                 out, offset = out[n:], offset + n
