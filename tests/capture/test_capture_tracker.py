@@ -24,9 +24,21 @@ from holdfast.capture.maps import private_anonymous
 from holdfast.capture.tracker import MIN_BYTES, PageTracker
 from holdfast.store.aligned import address
 
+_plugs: list[np.ndarray] = []  # what fills the room that other tests have left in malloc's heap
+
 
 def ones(nbytes=OWN_MAPPING):
-    return np.ones(nbytes, np.uint8)
+    """An array, in a mapping of its own if it is large enough. In the heap it would share its first and last page with other
+    data, whose writes are reported as well."""
+    while in_heap(array := np.ones(nbytes, np.uint8)) and nbytes >= OWN_MAPPING:
+        _plugs.append(array)
+    return array
+
+
+def in_heap(array):
+    with open("/proc/self/maps") as maps:
+        heap = [line.split()[0].split("-") for line in maps if line.rstrip().endswith("[heap]")]
+    return any(int(start, 16) <= address(array) < int(stop, 16) for start, stop in heap)
 
 
 # -- exact ----------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from .units import UNIT, Block, Piece, Unit, Written
 TREE_INLINE = 4096  # bytes; a larger structure is stored as a buffer
 OWN_UNIT = 1 << 20  # bytes from which a buffer's blocks are units of their own, which can be left out
 _RUNS = 16384  # runs in one unit of pages, at most
-_NOTHING = np.empty(0, np.uint8)
 
 
 class Base(NamedTuple):
@@ -60,18 +59,37 @@ class Plan:
     def __init__(
         self, rank: int, items: Sequence[Item], files: Sequence[StoredFile], sources: SourceTable, ranks: int = 1
     ) -> None:
-        self.rank, self.items, self.files, self._sources = rank, items, files, sources
-        self._spilled = [len(item.tree) > TREE_INLINE for item in items]
-        cut = [list(_buffers(item, spill, ranks)) for item, spill in zip(items, self._spilled, strict=True)]
-        self._sizes = [[b.nbytes for b in buffers] for buffers in cut]
-        self._buffers = [b for buffers in cut for b in buffers]
-        self._ranks, self._owners = ranks, _owners(self._buffers, ranks)
+        self.rank, self.files, self._sources = rank, files, sources
+        self._objects: list[_Object] = []
+        self._buffers: list[_Buffer] = []
+        self._memory: list[Bytes] = []  # of the buffers; nothing once they are captured
+        for item in items:
+            self._add(item, ranks)
+        self._ranks, self._owners = ranks, _owners(self._buffers, ranks) if ranks > 1 else {}
         # What can't change is cut when it is written: the program need not wait for that.
-        self._later = [(i, b) for i, b in enumerate(self._buffers) if b.how == "hold" and b.nbytes >= OWN_UNIT and not b.name]
-        self.units = list(_cut(self._buffers, rank, self._owners, {i for i, _ in self._later}))
-        skippable = any(unit.skippable and unit.mine for unit in self.units) or any(b.base for _, b in self._later)
-        later = sum(round_up(b.nbytes) for _, b in self._later)  # a block is a multiple of what is rounded up to
+        self._later = [
+            (i, self._memory[i]) for i, b in enumerate(self._buffers) if b.nbytes >= OWN_UNIT and b.how == "hold" and not b.name
+        ]
+        self.units = list(_cut(self._buffers, self._memory, rank, self._owners, {i for i, _ in self._later}))
+        skippable = any(unit.skippable and unit.mine for unit in self.units)
+        skippable = skippable or any(self._buffers[i].base for i, _ in self._later)
+        later = sum(round_up(memory.nbytes) for _, memory in self._later)  # a block is a multiple of what is rounded up to
         self.expected = None if skippable else later + sum(unit.nbytes for unit in self.units if unit.mine)
+
+    def _add(self, item: Item, ranks: int) -> None:
+        name = item.name if item.replicated and ranks > 1 else ""
+        spill = len(item.tree) > TREE_INLINE
+        sizes = [memory.nbytes for memory in item.buffers]
+        for i, nbytes in enumerate(sizes):
+            base = item.bases[i] if item.bases and nbytes >= OWN_UNIT else None
+            self._buffers.append(_Buffer(item.how[i] if item.how else "hold", base, nbytes, name))
+        self._memory += item.buffers
+        if spill:
+            self._buffers.append(_Buffer("hold", None, len(item.tree), name))
+            self._memory.append(np.frombuffer(item.tree, np.uint8))
+            sizes.append(len(item.tree))
+        tree = None if spill else item.tree
+        self._objects.append(_Object(item.name, item.kind, item.late, item.shard, tree, item.replicated, sizes))
 
     @property
     def holds(self) -> bool:
@@ -81,15 +99,14 @@ class Plan:
     def late_units(self) -> list[tuple[int, Unit]]:
         """The units of memory that can't change, with their numbers, from now on among `units`; once."""
         later, self._later = self._later, []
-        units = [unit for number, buffer in later for unit in _blocks(number, buffer, self.rank, {})]
+        units = [unit for i, memory in later for unit in _blocks(i, self._buffers[i], memory, self.rank, {})]
         first = len(self.units)
         self.units += [unit._replace(pieces=()) for unit in units]
         return list(enumerate(units, first))
 
     def let_go(self) -> None:
         """Hold the program's memory no longer: all units are captured, and who writes them has what is still to be read."""
-        self.items = [item._replace(buffers=()) for item in self.items]
-        self._buffers = [_Buffer(_NOTHING, b.how, b.base, b.nbytes, b.name) for b in self._buffers]
+        self._memory = []
         self.units = [unit._replace(pieces=()) for unit in self.units]
 
     def share(self, written: Sequence[Written], nbytes: int, version: str) -> Share:
@@ -98,10 +115,10 @@ class Plan:
         files.add(DataSource(version, "", self.rank, nbytes))
         found, before, sources = self._found(written), self._before(), self._sources.tuple()
         objects: dict[str, Any] = {}
-        for item, sizes in zip(self.items, self._sizes, strict=True):
-            if self._ranks > 1 and item.replicated:
-                lengths = b"".join(n.to_bytes(8, "big") for n in sizes)
-                objects[item.name] = [digest(digest(item.tree) + lengths), [], []]
+        for obj in self._objects:
+            if self._ranks > 1 and obj.replicated:
+                lengths = b"".join(n.to_bytes(8, "big") for n in obj.sizes)
+                objects[obj.name] = [digest(digest(obj.tree or b"") + lengths), [], []]
         for (number, start), owner in self._owners.items():
             name, offset = found[number, start]
             _, digests, told = objects[self._buffers[number].name]
@@ -164,16 +181,8 @@ class Plan:
                     new[block.buffer].append(extent)
         stored = iter(_stored(b, extents) for b, extents in zip(self._buffers, new, strict=True))
         objects = [
-            StoredObject(
-                item.name,
-                item.kind,
-                item.late,
-                item.shard,
-                None if spill else item.tree,
-                tuple(next(stored) for _ in sizes),
-                item.replicated,
-            )
-            for item, spill, sizes in zip(self.items, self._spilled, self._sizes, strict=True)
+            StoredObject(o.name, o.kind, o.late, o.shard, o.tree, tuple(next(stored) for _ in o.sizes), o.replicated)
+            for o in self._objects
         ]
         return self._sources.compact(Part(self.rank, nbytes, tuple(objects), tuple(self.files)))
 
@@ -188,22 +197,23 @@ def _start(extent: Extent) -> int:
     return extent.start
 
 
+class _Object(NamedTuple):
+    """What the index says of an object beside its buffers, of which `sizes` has the bytes. `tree` None: the last of them."""
+
+    name: str
+    kind: str
+    late: bool
+    shard: tuple[tuple[int, ...], tuple[int, ...]] | None
+    tree: bytes | None
+    replicated: bool
+    sizes: list[int]
+
+
 class _Buffer(NamedTuple):
-    memory: Bytes
     how: str
     base: Base | None
     nbytes: int
     name: str = ""  # of the object, if it is replicated and there are other ranks
-
-
-def _buffers(item: Item, spill: bool, ranks: int) -> Iterator[_Buffer]:
-    hows = item.how or ["hold"] * len(item.buffers)
-    bases = item.bases or [None] * len(item.buffers)
-    name = item.name if item.replicated and ranks > 1 else ""
-    for memory, how, base in zip(item.buffers, hows, bases, strict=True):
-        yield _Buffer(memory, how, base if memory.nbytes >= OWN_UNIT else None, memory.nbytes, name)
-    if spill:
-        yield _Buffer(np.frombuffer(item.tree, np.uint8), "hold", None, len(item.tree), name)
 
 
 def _owners(buffers: Sequence[_Buffer], ranks: int) -> dict[tuple[int, int], int]:
@@ -220,35 +230,42 @@ def _owners(buffers: Sequence[_Buffer], ranks: int) -> dict[tuple[int, int], int
 
 
 def _cut(
-    buffers: Sequence[_Buffer], rank: int, owners: Mapping[tuple[int, int], int], later: Container[int]
+    buffers: Sequence[_Buffer],
+    memory: Sequence[Bytes],
+    rank: int,
+    owners: Mapping[tuple[int, int], int],
+    later: Container[int],
 ) -> Iterator[Unit]:
     small: dict[tuple[str, bool], list[tuple[int, Bytes]]] = {}
-    for number, buffer in enumerate(buffers):
+    for number, (buffer, its) in enumerate(zip(buffers, memory, strict=True)):
         if number in later:
             continue
         if buffer.nbytes >= OWN_UNIT:
             if buffer.base is not None and buffer.base.dirty is not None and not buffer.name:
-                yield from _pages(number, buffer)
+                yield from _pages(number, buffer, its)
             else:
-                yield from _blocks(number, buffer, rank, owners)
+                yield from _blocks(number, buffer, its, rank, owners)
         elif buffer.nbytes:
             # Too small to be worth a request each; and copied sooner than protected.
             how = "hold" if buffer.how == "hold" else "copy"
-            small.setdefault((how, owners.get((number, 0), rank) == rank), []).append((number, buffer.memory))
+            mine = not buffer.name or owners[number, 0] == rank
+            small.setdefault((how, mine), []).append((number, its))
     for (how, mine), some in small.items():
         yield from _shared(some, how, mine)
 
 
-def _blocks(number: int, buffer: _Buffer, rank: int, owners: Mapping[tuple[int, int], int]) -> Iterator[Unit]:
+def _blocks(
+    number: int, buffer: _Buffer, whole: Bytes, rank: int, owners: Mapping[tuple[int, int], int]
+) -> Iterator[Unit]:
     known = buffer.base.stored.block_digests() if buffer.base is not None else None
     for k, start in enumerate(range(0, buffer.nbytes, BLOCK)):
-        memory = buffer.memory[start : start + BLOCK]
+        memory = whole[start : start + BLOCK]
         block = Block(0, memory.nbytes, number, start, None, known[k] if known is not None else None)
         mine = owners.get((number, start), rank) == rank
         yield Unit(round_up(memory.nbytes), (Piece(0, memory),), (block,), buffer.how, mine)
 
 
-def _pages(number: int, buffer: _Buffer) -> Iterator[Unit]:
+def _pages(number: int, buffer: _Buffer, whole: Bytes) -> Iterator[Unit]:
     """The runs that may have changed, packed: as many as a block holds share an extent and its digest."""
     assert buffer.base is not None and buffer.base.dirty is not None
     pieces: list[Piece] = []
@@ -258,7 +275,7 @@ def _pages(number: int, buffer: _Buffer) -> Iterator[Unit]:
         if at + nbytes > UNIT or len(runs) == _RUNS:
             yield _packed(number, pieces, runs, at, buffer.how)
             pieces, runs, at = [], [], 0
-        pieces.append(Piece(at, buffer.memory[start : start + nbytes]))
+        pieces.append(Piece(at, whole[start : start + nbytes]))
         runs.append((start, nbytes))
         at += nbytes
     if runs:
@@ -282,12 +299,13 @@ def _shared(buffers: Sequence[tuple[int, Bytes]], how: str, mine: bool) -> Itera
     blocks: list[Block] = []
     at = 0
     for number, memory in buffers:
-        begin = round_up(at, ALIGN if memory.nbytes >= 64 << 10 else 8)
-        if begin + memory.nbytes > UNIT:
+        nbytes = memory.nbytes
+        begin = round_up(at, ALIGN) if nbytes >= 64 << 10 else (at + 7) & ~7
+        if begin + nbytes > UNIT:
             yield Unit(round_up(at), pieces, blocks, how, mine)
             pieces, blocks, begin = [], [], 0
         pieces.append(Piece(begin, memory))
-        blocks.append(Block(begin, memory.nbytes, number, 0))
-        at = begin + memory.nbytes
+        blocks.append(Block(begin, nbytes, number, 0))
+        at = begin + nbytes
     if pieces:
         yield Unit(round_up(at), pieces, blocks, how, mine)

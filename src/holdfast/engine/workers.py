@@ -28,6 +28,8 @@ def work_through(spans: range, threads: int, begin: Callable[[], T], work: Calla
     `begin()` makes what a thread has for itself (staging memory). After an error no further span is begun; the first one is
     raised when all threads have ended. Bulk work in here releases the GIL, so that threads are enough.
     """
+    if len(spans) == 1:  # most objects are small
+        return work(spans[0], begin())
     starts = iter(spans)
     lock = threading.Lock()
     errors: list[BaseException] = []

@@ -71,6 +71,7 @@ class Writer:
     _handle: Handle | None = None
     _failed: HoldfastError | None = None
     _seconds: float | None = None
+    _bygone: PartReader | None = None  # of the version before `carry`: closed beside the program, which it would hold up
 
     def __post_init__(self) -> None:
         self.capturing = Capturing(self.store, self.options)
@@ -197,6 +198,7 @@ class Writer:
     ) -> _Landed:
         """In the flight's thread: everything after the capture."""
         parts: list[Part] = []
+        self._let_go()
 
         def keep(part: Part) -> Part:
             parts.append(part)
@@ -251,10 +253,8 @@ class Writer:
                 self.spared = False  # what it referred to is not there any more: the next one is to need nothing
             self._failed = error
             return
-        if self.carry is not None:
-            self.carry.close()
+        self._bygone, self.carry = self.carry, landed.reader
         commit = landed.published.commit
-        self.carry = landed.reader
         if not commit.refs:
             self.spared = self.options.keep.last == 1 or self.parent is not None
         self.parent, self.behind = landed.published.link, self.behind + 1 if commit.refs else 0
@@ -338,8 +338,14 @@ class Writer:
         self.capturing.close()
         if self._tracking is not None:
             self._tracking.close()
+        self._let_go()
         if self.carry is not None:
             self.carry.close()
+
+    def _let_go(self) -> None:
+        bygone, self._bygone = self._bygone, None
+        if bygone is not None:
+            bygone.close()
 
 
 @dataclass(frozen=True)

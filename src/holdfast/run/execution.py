@@ -226,7 +226,7 @@ class Execution:
         if not final:  # at the end the function that held the arrays may have returned; the loop's end has looked
             self.objects.check_stale()
         items = [entry.item() for entry in self.objects]
-        if any(item.kind == "state" and item.buffers for item in items):
+        if len(items) > 1 and any(item.kind == "state" and item.buffers for item in items):
             objects.check_aliases(items)
         carried: tuple[StoredFile, ...] = ()
         if self.writer.carry is not None:

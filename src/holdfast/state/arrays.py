@@ -39,7 +39,7 @@ def memory(array: np.ndarray) -> np.ndarray:
         return np.empty(0, np.uint8)
     if not array.flags.c_contiguous:
         array = array.T
-    return array.reshape(-1).view(np.uint8)
+    return array.ravel().view(np.uint8)  # contiguous: a view
 
 
 def encode_array(array: np.ndarray, number: int) -> tuple[list[Any], np.ndarray]:
