@@ -42,5 +42,5 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) lacks the venv module: install it (Debian, Ubuntu: python3-venv) or name another PYTHON" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[mpi-wheels,examples,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[mpi-wheels,redundancy,examples,dev]'
 	@touch $@
