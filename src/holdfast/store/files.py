@@ -114,10 +114,21 @@ class _Handles:
 
 
 class FileWriter:
-    """A file created under its own name. As a context manager it aborts unless `finish` has returned."""
+    """A file created under its own name. As a context manager it aborts unless `finish` has returned.
 
-    def __init__(self, key: str, path: str, nbytes: int | None, fd: int, sync_directory: Callable[[], None]) -> None:
+    `mode`: the permissions that it has from then on; None leaves those with which it was created."""
+
+    def __init__(
+        self,
+        key: str,
+        path: str,
+        nbytes: int | None,
+        fd: int,
+        sync_directory: Callable[[], None],
+        mode: int | None = None,
+    ) -> None:
         self.key, self.nbytes = key, nbytes
+        self._mode = mode
         self._path = path
         self._reserved, self._reserving = 0, threading.Lock()
         self._handles = _Handles(path, os.O_WRONLY, fd)
@@ -180,6 +191,9 @@ class FileWriter:
             if nbytes is not None:
                 syscalls.ftruncate(self._handles.buffered, nbytes)
                 self.nbytes = nbytes
+            if self._mode is not None:
+                # Only now: a direct descriptor is a second open for writing, which the mode would refuse.
+                syscalls.fchmod(self._handles.buffered, self._mode)
             syscalls.fsync(self._handles.buffered)
             self._sync_directory()
         self._done = True

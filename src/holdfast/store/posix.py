@@ -27,19 +27,22 @@ from holdfast.store.keys import TEMPORARY, check_key, check_prefix, is_component
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO's open would block otherwise
+_FINISHED = 0o400  # what is never written again, where the store says so in its files' modes
 
 
 class PosixStore:
     """Objects as files below the directory `root` (`location`: its absolute path).
 
     `create=True` makes the directory, durably, and those above it; otherwise a missing one is a
-    `KeyMissingError`. `read_only=True` refuses all that writes. The interface is `holdfast.store.Store`.
+    `KeyMissingError`. `read_only=True` refuses all that writes. `write_once=True` leaves what is finished readable by
+    its owner alone and writable by nobody. The interface is `holdfast.store.Store`.
     Local: each rank opens its own. Thread-safe, and usable in a forked child.
     """
 
-    def __init__(self, root: str, create: bool, read_only: bool = False) -> None:
+    def __init__(self, root: str, create: bool, read_only: bool = False, write_once: bool = False) -> None:
         self.location = os.path.abspath(root)  # the program may change its directory later
         self.read_only = read_only
+        self._mode = _FINISHED if write_once else None
         self._directories = Directories(self.location)
         with failing("open", "", self.location, writes=create):
             if create and not read_only:
@@ -68,6 +71,8 @@ class PosixStore:
             fd = self._open_new(key, temporary)
             try:
                 write_all(fd, view)
+                if self._mode is not None:
+                    syscalls.fchmod(fd, self._mode)
                 syscalls.fsync(fd)
                 linked = give_name(key, fd, temporary, path)
             except BaseException:
@@ -104,7 +109,7 @@ class PosixStore:
         path = self._writable(key)
         with failing("create", key, path, writes=True):
             fd = self._open_new(key, path)
-            writer = FileWriter(key, path, nbytes, fd, lambda: self._directories.sync(parent(key)))
+            writer = FileWriter(key, path, nbytes, fd, lambda: self._directories.sync(parent(key)), self._mode)
             try:
                 if nbytes:
                     writer.reserve(nbytes)

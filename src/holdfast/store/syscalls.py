@@ -13,8 +13,8 @@ import stat as _stat
 from typing import Any
 
 __all__ = [
-    "close", "fallocate", "fsync", "fstat", "ftruncate", "link", "lstat", "mkdir", "open", "pread", "pread_cached", "pwrite",
-    "rename_new", "rmdir", "scandir", "unlink", "utime",
+    "close", "fallocate", "fchmod", "fsync", "fstat", "ftruncate", "link", "lstat", "mkdir", "open", "pread", "pread_cached",
+    "pwrite", "rename_new", "rmdir", "scandir", "statvfs", "unlink", "utime",
 ]  # fmt: skip
 
 _AT_FDCWD = -100
@@ -58,6 +58,10 @@ def fallocate(fd: int, nbytes: int) -> None:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def fchmod(fd: int, mode: int) -> None:
+    os.fchmod(fd, mode)
+
+
 def ftruncate(fd: int, nbytes: int) -> None:
     os.ftruncate(fd, nbytes)
 
@@ -79,8 +83,8 @@ def unlink(path: str) -> None:
     os.unlink(path)
 
 
-def mkdir(path: str) -> None:
-    os.mkdir(path)
+def mkdir(path: str, mode: int = 0o777) -> None:
+    os.mkdir(path, mode)
 
 
 def rmdir(path: str) -> None:
@@ -98,6 +102,10 @@ def lstat(path: str) -> os.stat_result:
 
 def fstat(fd: int) -> os.stat_result:
     return os.fstat(fd)
+
+
+def statvfs(path: str) -> os.statvfs_result:
+    return os.statvfs(path)
 
 
 def scandir(path: str) -> list[tuple[str, int]]:
