@@ -13,9 +13,11 @@ from .transfers import Transfer
 from .waiting import deadline_error, wait_until
 
 if TYPE_CHECKING:
+    import numpy as np
     from mpi4py import MPI
+    from numpy.typing import NDArray
 
-    from ..store.base import Bytes
+    Bytes = NDArray[np.uint8]
 
 _TAG = 1
 
