@@ -202,7 +202,8 @@ def test_parities_wait_for_what_another_place_rebuilds():
     p = planned(world)
     assert kinds(p) == "oorrrroo" and p.source(2).place == "local"
     first, second = p.takes[0].works
-    assert (first.place, first.m) == (1, 2) and first.rebuilt.tolist() == first.parity.tolist() == [[False, True, True, False]] * 2
+    assert (first.place, first.m) == (1, 2)
+    assert first.rebuilt.tolist() == first.parity.tolist() == [[False, True, True, False]] * 2
     assert (second.place, second.m) == (0, 1) and not second.rebuilt.any() and second.parity.sum() == 4
 
 

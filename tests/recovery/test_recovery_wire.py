@@ -154,6 +154,8 @@ def test_a_plan_that_contradicts_itself():
     change(lambda body: body[2][0][7].clear())
     change(lambda body: body[2][0][7].append(body[2][0][7][0]))
     change(lambda body: body[2][0].__setitem__(4, bytes(len(take[4]))))
+    for place in range(2, 9):
+        change(lambda body, p=place: body[2][0].__setitem__(5, bytes([p] * len(take[5]))))
     change(lambda body: body[1].insert(0, "zz"))
     change(lambda body: body[1].append(body[1][-1]))
 
