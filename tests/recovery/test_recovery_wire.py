@@ -154,10 +154,20 @@ def test_a_plan_that_contradicts_itself():
     change(lambda body: body[2][0][7].clear())
     change(lambda body: body[2][0][7].append(body[2][0][7][0]))
     change(lambda body: body[2][0].__setitem__(4, bytes(len(take[4]))))
-    for place in range(2, 9):
-        change(lambda body, p=place: body[2][0].__setitem__(5, bytes([p] * len(take[5]))))
     change(lambda body: body[1].insert(0, "zz"))
     change(lambda body: body[1].append(body[1][-1]))
+
+
+@pytest.mark.parametrize(("kind", "place"), [(0, 2), (0, 3), (3, 0), (3, 3), (1, 0), (4, 0), (4, 2)])
+def test_a_source_without_its_place(kind, place):
+    """All from the own node, or from the global store, but at a place that isn't one; moved, but from nowhere; no source at all."""
+    w = world()
+    body = msgpack.unpackb(plan(merge(w.reports()), [Candidate(link(2), 8)], homes(w.home)).to_wire())
+    take = body[2][0]
+    assert (take[4], take[5]) == (b"\0", b"\0"), "one run of ranks, all with their own node's memory"
+    take[4], take[5] = bytes([kind]), bytes([place])
+    with pytest.raises(DamageError, match="malformed"):
+        RecoveryPlan.from_wire(msgpack.packb(body))
 
 
 def test_a_report_that_contradicts_itself():
