@@ -160,7 +160,7 @@ def test_a_plan_that_contradicts_itself():
 
 @pytest.mark.parametrize(("kind", "place"), [(0, 2), (0, 3), (3, 0), (3, 3), (1, 0), (4, 0), (4, 2)])
 def test_a_source_without_its_place(kind, place):
-    """All from the own node, or from the global store, but at a place that isn't one; moved, but from nowhere; no source at all."""
+    """Own node or global store, but at a place that isn't one; moved, but from nowhere; no source at all."""
     w = world()
     body = msgpack.unpackb(plan(merge(w.reports()), [Candidate(link(2), 8)], homes(w.home)).to_wire())
     take = body[2][0]
