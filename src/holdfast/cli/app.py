@@ -10,6 +10,7 @@ import click
 
 from ..errors import HoldfastError
 from .completion import completion
+from .dev import dev
 from .doctor import doctor
 from .listing import ls, show
 from .run import run
@@ -54,5 +55,5 @@ def holdfast() -> None:
     """
 
 
-for _command in (run, ls, show, verify, rollback, prune, doctor, completion):
+for _command in (run, ls, show, verify, rollback, prune, doctor, completion, dev):
     holdfast.add_command(_command)
