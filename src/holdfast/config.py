@@ -14,8 +14,17 @@ from .units import parse_bytes
 FILE = "holdfast.toml"
 PREFIX = "HOLDFAST_"
 
-# Variables of that prefix that are no options: the supervisor's words to the program, and the shell's completion.
-INTERNAL = frozenset({"HOLDFAST_REPORT", "HOLDFAST_SUPERVISED", "HOLDFAST_CONFIG"})
+# Variables of that prefix that are no options: the supervisor's words to the program, and what says where it runs.
+INTERNAL = frozenset(
+    {
+        "HOLDFAST_REPORT",
+        "HOLDFAST_SUPERVISED",
+        "HOLDFAST_CONFIG",
+        "HOLDFAST_FAILURE_DOMAIN",
+        "HOLDFAST_NODE_MEMORY",
+        "HOLDFAST_NODE_SCRATCH",
+    }
+)
 
 
 @dataclass(frozen=True)
