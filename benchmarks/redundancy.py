@@ -1,6 +1,7 @@
 """Redundancy over ranks on one machine, in memory: encoding and rebuilding, exchange included, beside memcpy by all at once.
 
-As a case it starts `mpirun`; run by that, it prints a line: seconds of each round (memcpy, encoding, rebuilding; the slowest rank).
+As a case it starts `mpirun`; run by that, it prints a line: seconds of each round (memcpy, encoding, rebuilding; the
+slowest rank).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sets over MPI: what was lost comes back, also of members that are kept by other ranks; a rank that stays away is not waited for."""
+"""Sets over MPI: what was lost comes back, also to other ranks; a rank that stays away is not waited for."""
 
 from __future__ import annotations
 
