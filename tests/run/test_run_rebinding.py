@@ -256,3 +256,39 @@ def test_the_namespace_shares_no_memory_with_other_objects(start):
     s.w = s.v  # within the namespace one array stays one
     run.checkpoint()
     assert run._x.newest == 2
+
+
+@pytest.mark.parametrize("kind", ["dict", "state"])
+def test_views_of_one_another_inside_of_an_object_are_refused(start, kind):
+    run = start()
+    x = np.arange(100.0)
+    if kind == "dict":
+        run.protect("o", {"u": x, "v": x[:10]})
+    else:
+        run.state(u=x, v=x[:10])
+    run.ready()
+    with pytest.raises(holdfast.UsageError, match="share memory") as caught:
+        run.checkpoint()
+    assert caught.value.object == ("o" if kind == "dict" else "state")
+
+
+def test_one_array_met_twice_and_views_of_what_can_not_change_are_no_aliases(start):
+    run = start()
+    x, frozen = np.arange(100.0), np.arange(10.0)
+    frozen.flags.writeable = False
+    run.protect("o", {"u": x, "again": x, "neighbours": [np.zeros(3), np.zeros(3)]})
+    run.state(a=frozen, b=frozen[:4])
+    run.ready()
+    assert run.checkpoint().durable
+
+
+def test_an_alias_is_found_behind_another_view(start):
+    """Sorted by address, `v` stands between the two that share memory."""
+    run = start()
+    x = np.arange(100.0)
+    run.state(u=x)
+    run.protect("c", x[50:])
+    run.protect("b", x[10:20])
+    run.ready()
+    with pytest.raises(holdfast.UsageError, match="shares its memory with the object protected as"):
+        run.checkpoint()

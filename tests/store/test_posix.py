@@ -596,3 +596,19 @@ def test_write_wants_contiguous_data(store):
             writer.write(0, np.zeros(16, np.uint8)[::2])
         with pytest.raises(UsageError):
             writer.write(-1, b"x")
+
+
+def test_a_root_that_can_not_be_made_is_an_error_and_no_endless_attempt(tmp_path, monkeypatch):
+    """/proc and automounters have directories that take none, and say that it is not there."""
+    real, calls = syscalls.mkdir, []
+
+    def mkdir(path, *mode):
+        calls.append(path)
+        assert len(calls) < 20
+        if "odd" in str(path):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return real(path, *mode)
+
+    monkeypatch.setattr(syscalls, "mkdir", mkdir)
+    with pytest.raises(StorageError, match="ENOENT"):
+        PosixStore(tmp_path / "odd" / "run", create=True)

@@ -22,6 +22,7 @@ from .write import Writing, fill
 # Bytes that one copy moves. A copy of more than about three quarters of the last cache writes past it, and is nearly twice as
 # fast as one in pieces of a slot; but all threads are to have something to do.
 _SHORTEST, _LONGEST = 64 << 20, 256 << 20
+_LOOK = 0.1  # seconds after which who waits for room looks whether the version is given up, by an interrupt
 _ALONE = 16 << 20  # bytes that are copied sooner than a second thread has begun
 
 
@@ -46,6 +47,7 @@ def freeze(
         threads = 1
     runs = list(_runs(whole, max(_SHORTEST, min(_LONGEST, total // threads))))
     waited = 0.0
+    given_up: list[BaseException] = []
     if len(whole) + len(bundles) > arena.slots:
         writing.begin()
 
@@ -55,7 +57,8 @@ def freeze(
         slots = arena.take_run(count, 0)
         if slots is None:
             writing.begin()
-            slots = arena.take_run(count, patience)
+            while slots is None and not given_up and time.perf_counter() - began < patience:
+                slots = arena.take_run(count, min(patience, _LOOK))
             waited += time.perf_counter() - began
         if slots is None:
             raise DeadlineError(
@@ -73,7 +76,7 @@ def freeze(
             _copy(run[: len(slots)], arena, slots, writing)
             run = run[len(slots) :]
 
-    work_through(range(len(runs) + len(bundles)), threads, lambda: None, copy)
+    work_through(range(len(runs) + len(bundles)), threads, lambda: None, copy, given_up)
     return waited
 
 

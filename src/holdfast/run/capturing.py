@@ -193,6 +193,12 @@ class Capturing:
             self._arena.close()
             self._arena = None
 
+    def renew(self) -> None:
+        """A capture was interrupted, and nobody knows what of the arena it had taken: the next one has another. Only while
+        nothing is in flight."""
+        with self._arena_lock:
+            self._drop_arena()
+
     def _shared(self) -> bool:
         if self._options.arena == "auto":
             return self._helper is not None and not self._helper.reads_memory

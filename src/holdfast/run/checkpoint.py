@@ -134,6 +134,7 @@ class Writer:
         except BaseException as left:
             if writing is not None:
                 writing.abort()
+            self.capturing.renew()
             handle.end(CheckpointError(f"Version {draft.version} was given up: {type(left).__name__} in its capture."))
             raise
         stalled = time.perf_counter() - began
@@ -169,7 +170,7 @@ class Writer:
             except BaseException as left:
                 with lock:
                     if not handle.written:
-                        torn.append(_not_direct(draft.version, self.options.timeout))
+                        torn.append(_not_direct(draft.version, self.options.timeout, left))
                 if not isinstance(left, HoldfastError):  # else the failure is `land`'s to raise
                     raise
         handle.seconds = time.perf_counter() - began
@@ -357,9 +358,16 @@ class _Landed:
     seconds: float
 
 
-def _not_direct(version: int, seconds: float) -> HoldfastError:
+def _not_direct(version: int, seconds: float, left: BaseException) -> HoldfastError:
+    changed = "what is still to be read may change from now on"
+    if not isinstance(left, HoldfastError):
+        return CheckpointError(
+            f"the program was interrupted ({type(left).__name__}) while it waited for version {version} to be written "
+            f"(capture='direct'); {changed}.",
+            version=version,
+        )
     return StorageError(
-        f"version {version} was not written within {seconds:.4g} s, for which the program waited (capture='direct'); what "
-        "is still to be read may change from now on. See whether the disk hangs; raise the option `timeout` if it is slow.",
+        f"version {version} was not written within {seconds:.4g} s, for which the program waited (capture='direct'); "
+        f"{changed}. See whether the disk hangs; raise the option `timeout` if it is slow.",
         version=version,
     )

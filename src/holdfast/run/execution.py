@@ -91,6 +91,7 @@ class Execution:
         self.costs = Costs()
         self.flying = False  # whether a version is in flight, as far as all ranks have agreed
         self.settled = self.closed = self.told = False
+        self.begun = False  # whether it was settled before: in a rollback that was interrupted, it is not settled any more
         self.restored: Restored | None = None
         self.step: int | None = None
         self.pending: Handle | None = None
@@ -226,8 +227,7 @@ class Execution:
         if not final:  # at the end the function that held the arrays may have returned; the loop's end has looked
             self.objects.check_stale()
         items = [entry.item() for entry in self.objects]
-        if len(items) > 1 and any(item.kind == "state" and item.buffers for item in items):
-            objects.check_aliases(items)
+        objects.check_aliases(items)
         carried: tuple[StoredFile, ...] = ()
         if self.writer.carry is not None:
             part = self.writer.carry.part

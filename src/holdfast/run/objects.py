@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -167,26 +166,57 @@ class Objects:
 
 
 def check_aliases(items: Sequence[Item]) -> None:
-    """UsageError if an attribute of `run.state` shares memory with another protected object.
+    """UsageError if an attribute of `run.state` shares memory with another protected object, or two arrays inside of one object
+    with each other.
 
-    A resume gives the namespace an array of its own, and what was one array would be two from then on. Of what can't change
-    nobody would notice.
+    A resume gives each of them memory of its own, and what was one would be two from then on. Arrays that are protected by
+    names of their own are filled where they are. One array that is met twice is stored once. Of what can't change nobody
+    would notice.
     """
-    spaces = [(_address(b), b.nbytes, i, k) for i, item in enumerate(items) for k, b in enumerate(item.buffers) if b.nbytes]
+    across = len(items) > 1 and any(item.kind == "state" and item.buffers for item in items)
+    spaces = [
+        (_address(b), b.nbytes, i, k)
+        for i, item in enumerate(items)
+        if across or len(item.buffers) > 1
+        for k, b in enumerate(item.buffers)
+        if b.nbytes
+    ]
     spaces.sort()
-    for (at, nbytes, i, k), (other_at, _, j, _) in pairwise(spaces):
-        if i != j and other_at < at + nbytes and "state" in (items[i].kind, items[j].kind):
-            from ..capture.frozen import is_frozen
+    reach: dict[int, tuple[int, int]] = {}  # how far what came before reaches, by object: (end, number of the object)
+    state_end, any_end = (0, 0), (0, 0)  # of what is in the namespace, of all
+    for at, nbytes, i, k in spaces:
+        of_state = items[i].kind == "state"
+        before = [reach.get(i, (0, i)), any_end if of_state else state_end]
+        for end, j in before:
+            if at < end and not _is_frozen(items[i].buffers[k]):
+                raise _aliased(items[i], items[j])
+        last = (at + nbytes, i)
+        reach[i] = max(reach.get(i, last), last)
+        any_end = max(any_end, last)
+        state_end = max(state_end, last) if of_state else state_end
 
-            if is_frozen(items[i].buffers[k]):
-                continue
-            other = items[j if items[i].kind == "state" else i].name
-            raise UsageError(
-                f"An attribute of run.state shares its memory with the object protected as {other!r}. "
-                "After a resume they would be two. The last checkpoint is safe. Keep the array in one of the two places, or "
-                "a copy of it in the namespace.",
-                object=other,
-            )
+
+def _is_frozen(buffer: np.ndarray[Any, Any]) -> bool:
+    from ..capture.frozen import is_frozen
+
+    return is_frozen(buffer)
+
+
+def _aliased(one: Item, other: Item) -> UsageError:
+    if one is other:
+        return UsageError(
+            f"Two arrays in the object protected as {one.name!r} share memory (one is a view of the other, or both of a "
+            "third). After a resume they would be two. The last checkpoint is safe. Keep one of them there and make the other "
+            "from it, or keep a copy.",
+            object=one.name,
+        )
+    name = other.name if one.kind == "state" else one.name
+    return UsageError(
+        f"An attribute of run.state shares its memory with the object protected as {name!r}. "
+        "After a resume they would be two. The last checkpoint is safe. Keep the array in one of the two places, or "
+        "a copy of it in the namespace.",
+        object=name,
+    )
 
 
 def _address(buffer: np.ndarray[Any, Any]) -> int:

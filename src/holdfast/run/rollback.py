@@ -19,7 +19,7 @@ def roll_back(x: Execution, version: int) -> None:
     assert isinstance(found, list)
     targets: list[Candidate] = [(name, digest) for name, digest in found]
     loops = read_commit(x.store, "checkpoint", targets[0][0])[0].loops
-    if not x.settled:
+    if not x.settled and not x.begun:
         x.resume.close()
         x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
         return
@@ -38,7 +38,7 @@ def roll_back(x: Execution, version: int) -> None:
             if entry is not None and name in held and not state.stale(entry, "obj"):
                 x.objects.add(entry)  # at that version it was not dropped yet
         x.dropped.clear()
-        x.settled = False
+        x.begun, x.settled = True, False  # interrupted from here on, objects may hold something of either version
         x.settle()
         x.loops.moved = True
 

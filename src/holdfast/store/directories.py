@@ -38,13 +38,17 @@ class Directories:
 
     def make_root(self) -> None:
         """Make the root and what lacks above it, each durable in the directory above."""
-        lacking = [self.root]
+        lacking, tried = [self.root], {self.root}
         while lacking:
             path = lacking[-1]
             try:
                 syscalls.mkdir(path)
             except FileNotFoundError:
-                lacking.append(os.path.dirname(path))
+                above = os.path.dirname(path)
+                if above in tried:  # it is there, and takes no directory: /proc, or an automounter's
+                    raise
+                tried.add(above)
+                lacking.append(above)
                 continue
             except FileExistsError:
                 pass

@@ -1,0 +1,126 @@
+"""An interrupt that the program catches leaves nothing behind: no thread at work on its memory, no memory that is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from flight_support import MiB, filled, loaded
+
+import holdfast
+from holdfast.engine import workers
+from holdfast.engine.workers import work_through
+from holdfast.store import syscalls
+
+IN_FLIGHT = True
+
+
+class Interrupt(BaseException):
+    pass
+
+
+@pytest.fixture
+def alarm():
+    """`alarm(seconds)`: then `Interrupt` is raised in the main thread."""
+
+    def ring(number, frame):
+        raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, ring)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def at_work():
+    return [t.name for t in threading.enumerate() if t.name == "holdfast-io"]
+
+
+@pytest.mark.parametrize("where", ["start", "work", "join"])
+def test_no_thread_goes_on_behind_the_callers_back(monkeypatch, where):
+    main, done, told = threading.main_thread(), [], []
+
+    class Thread(threading.Thread):
+        def start(self):
+            super().start()
+            if where == "start":
+                raise Interrupt
+
+        def join(self, timeout=None):
+            if where == "join" and not told:
+                told.append(True)
+                raise Interrupt
+            super().join(timeout)
+
+    def work(start, own):
+        if threading.current_thread() is main:
+            if where == "work":
+                raise Interrupt
+            return
+        time.sleep(0.02)
+        done.append(start)
+
+    monkeypatch.setattr(workers.threading, "Thread", Thread)
+    with pytest.raises(Interrupt):
+        work_through(range(1000 if where != "join" else 4), 3, lambda: None, work)
+    count = len(done)
+    assert not at_work() and count <= 6
+    time.sleep(0.1)
+    assert len(done) == count
+
+
+@pytest.mark.parametrize("engine", ["thread", "process"])
+def test_checkpoints_that_are_interrupted_cost_no_memory(start, alarm, engine):
+    run = start(engine=engine, capture="copy", signals=False, timeout=8, threads=3)
+    u = run.protect("u", filled(46 * MiB))
+    run.ready()
+    run.checkpoint()
+    interrupted = 0
+    for i in range(12):
+        u[:] = i
+        try:
+            alarm(0.0005 * (i + 1))
+            run.checkpoint(wait=False)
+            alarm(0)
+        except (Interrupt, holdfast.CheckpointError):
+            interrupted += 1
+        finally:
+            alarm(0)
+        with contextlib.suppress(holdfast.CheckpointError):
+            run._x.land()
+    assert interrupted and not at_work()
+    u[:] = 99
+    began = time.monotonic()
+    assert run.checkpoint().durable and time.monotonic() - began < 6
+    assert (loaded(run.url, "u") == 99).all()
+
+
+def test_after_an_interrupted_rollback_another_one_is_whole(start, monkeypatch):
+    run = start(signals=False, keep=holdfast.Keep(last=5), threads=2)
+    u = run.protect("u", np.full(24 * MiB, 1, np.uint8))
+    run.ready()
+    for value in (1, 2):
+        u[:] = value
+        run.checkpoint()
+    u[:] = 3
+    real, calls = syscalls.pread_cached, []
+
+    def pread(*args):
+        calls.append(args)
+        if threading.current_thread() is threading.main_thread() and len(calls) > 2:
+            raise Interrupt
+        return real(*args)
+
+    monkeypatch.setattr(syscalls, "pread_cached", pread)
+    monkeypatch.setattr(syscalls, "pread", pread)
+    with pytest.raises(Interrupt):
+        run.rollback(1)
+    monkeypatch.undo()
+    run.rollback(2)
+    assert (u == 2).all() and not at_work()
+    u[:] = 9
+    assert run.checkpoint().durable and (loaded(run.url, "u") == 9).all()
