@@ -69,9 +69,14 @@ def _flag(value: Any) -> bool:
 
 
 def _positive(value: Any) -> float:
-    if isinstance(value, bool) or not 0 < float(value) <= 1e8:
-        raise ValueError("a positive number of seconds is needed, at most 100 000 000")
-    return float(value)
+    needed = "a positive number of seconds is needed, at most 100 000 000"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(needed) from None
+    if isinstance(value, bool) or not 0 < number <= 1e8:
+        raise ValueError(needed)
+    return number
 
 
 def _threads(value: Any) -> int:

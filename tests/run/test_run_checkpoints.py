@@ -229,3 +229,18 @@ def test_a_failed_transaction_is_always_raised(start, full_disk):
     assert txn.version is None
     full_disk(False)
     assert not any(v.status == "current" for v in run.versions)
+
+
+def test_what_is_waited_for_is_checked(start):
+    run = start()
+    run.state(u=np.zeros(3))
+    run.ready()
+    handle = run.checkpoint()
+    for timeout in ("x", True, -1):
+        with pytest.raises(holdfast.UsageError, match=r"handle.wait\(timeout="):
+            handle.wait("durable", timeout)
+    handle.wait("durable", 0)
+    with pytest.raises(holdfast.UsageError, match=r"run.checkpoint\(wait=0.5\)"):
+        run.checkpoint(wait=0.5)
+    with pytest.raises(holdfast.ConfigError, match="a positive number of seconds is needed"):
+        holdfast.open("other", timeout="abc")

@@ -79,7 +79,7 @@ def _difference(names: Sequence[str], shares: Sequence[Share]) -> UsageError:
     else:
         what = "structure (type, shape, keys)" if len({value[0] for value in groups if value}) > 1 else "value"
         text = f"{_ranks(others)} differ{'s' * (len(others) == 1)} in {what} from {_ranks(most)}"
-    more = f" So do they in {len(names) - 1} other objects." if len(names) > 1 else ""
+    more = f" So do they in {_some(names[1:])}." if len(names) > 1 else ""
     return UsageError(
         f"{names[0]!r} is protected as replicated, but the ranks do not hold the same: {text}.{more} No version was written; "
         "the versions before are intact. Let every rank compute the same value, or broadcast it, or protect it without "
@@ -87,6 +87,10 @@ def _difference(names: Sequence[str], shares: Sequence[Share]) -> UsageError:
         object=names[0],
         rank=others[0],
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _ranks(ranks: Sequence[int]) -> str:

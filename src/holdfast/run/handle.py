@@ -47,6 +47,8 @@ class Handle:
         """
         if state not in STATES:
             raise UsageError(f"handle.wait({state!r}): one of {', '.join(map(repr, STATES))} is needed.")
+        if timeout is not None and (not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or timeout < 0):
+            raise UsageError(f"handle.wait(timeout={timeout!r}): a number of seconds is needed, or None for the run's timeout.")
         if not self.begun and not self.done:
             raise UsageError(
                 f"handle.wait: checkpoint {self.version} begins at the next loop head, where the state is whole; waiting for "

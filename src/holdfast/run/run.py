@@ -271,6 +271,8 @@ class Run:
         checkpoint that nobody waited for failed with is raised by the next call, or at a loop head, on all ranks alike.
         """
         self._check("checkpoint")
+        if not isinstance(wait, bool):
+            raise UsageError(f"run.checkpoint(wait={wait!r}): True or False is needed; handle.wait(timeout=...) takes seconds.")
         self._used = True
         x = self._x
         x.settle()
