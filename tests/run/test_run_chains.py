@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 import holdfast
-from holdfast.catalog import read_catalog, read_commit
+from holdfast.catalog import read_commit
 from holdfast.engine import read_part
 from holdfast.run import maintenance
 from holdfast.store import open_store
@@ -104,29 +103,3 @@ def test_a_rollback_to_an_older_one_of_the_chain(url: Path) -> None:
     maintenance.rollback(url, 2, takeover=True)
     restored, u = resumed(url)
     assert restored.version == 2 and np.array_equal(u, expected(2))
-
-
-def test_a_deletion_that_was_cut_short_is_no_damage(start, tmp_path):
-    """Deleting goes from the oldest version on: what needs it is to go next, and is told as what it is."""
-    run = start(incremental="blocks", keep=holdfast.Keep(last=8), max_chain=3)
-    u = run.protect("u", np.zeros(3 << 20, np.uint8))
-    v = run.protect("v", np.zeros(3 << 20, np.uint8))
-    run.ready()
-    for i in range(8):
-        u[:] = i
-        run.checkpoint()
-    found = {x.number: x for x in run.versions}
-    needed = min(n for n, x in found.items() if x.refs) - 1
-    held = [n for n, x in found.items() if needed in x.refs]
-    assert held and max(held) < 8 and not v.any()
-    run.close()
-    place = tmp_path / "run" / "versions"
-    for n in range(1, needed + 1):
-        shutil.rmtree(place / found[n].name)
-    assert maintenance.verify(tmp_path / "run") == []
-    told = {x.number: x for x in read_catalog(open_store(tmp_path / "run", create=False)).versions}
-    assert all(told[n].status == "fragment" and f"version {needed}, which it needs, is gone" in told[n].problem for n in held)
-    assert told[8].status == "current"
-    for n in range(max(held) + 1, 9):  # nothing is left that could have made it superfluous: that is damage
-        shutil.rmtree(place / found[n].name)
-    assert maintenance.verify(tmp_path / "run")

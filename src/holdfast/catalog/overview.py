@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DamageError
@@ -19,8 +19,7 @@ from .retention import plan
 
 @dataclass(frozen=True)
 class Version:
-    """A version as listed. `status`: `current` (counts), `abandoned`, `damaged`, `fragment` (never committed, or
-    its deletion was cut short).
+    """A version as listed. `status`: `current` (counts), `abandoned`, `damaged`, `fragment` (never committed).
     `step`: steps completed; `parent`: a version's number; `time`: of the commit, seconds since 1970; `seconds`: the stall;
     `content`: a digest that equal states share; `bytes`: of the data files written for it; `state`: bytes of the state;
     `refs`: numbers of the versions that some of its blocks are in, newest first; `chain`: how many versions a read of it
@@ -90,34 +89,7 @@ def list_versions(snapshot: Snapshot) -> list[Version]:
         for e in snapshot.missing
     ]
     # Of two with one number (a fenced writer's leftover) the one that counts comes first.
-    found.sort(key=lambda v: (-v.number, v.status != "current"))
-    return _half_deleted(snapshot, found)
-
-
-def _half_deleted(snapshot: Snapshot, found: list[Version]) -> list[Version]:
-    """The versions, those told as such that a deletion has left which was cut short: at the old end of the lineage, oldest
-    first, it takes away what versions need that are to go next. If none but such ones are there, it is damage."""
-    there = {v.name: v.status for v in found}
-    commits = {
-        v.name: snapshot.commit(v.kind, v.name)[0]
-        for v in found
-        if v.kind == "checkpoint" and v.status in ("current", "abandoned")
-    }
-    named = {link.name for c in commits.values() for link in (*c.refs, c.parent) if link is not None}
-    current = [v for v in found if v.kind == "checkpoint" and v.status == "current"]
-    broken: dict[str, str] = {}
-    for v in reversed(current):
-        gone = [ref.name for ref in commits[v.name].refs if there.get(ref.name, "fragment") == "fragment"]
-        if not gone:
-            break
-        number = (parse_version(gone[0]) or gone)[0]
-        broken[v.name] = f"its deletion was cut short: version {number}, which it needs, is gone"
-    if len(broken) == len(current):
-        broken = {}
-    for v in found:
-        if v.kind == "checkpoint" and v.status == "fragment" and v.name in named:
-            broken[v.name] = "its deletion was cut short"
-    return [replace(v, status="fragment", problem=broken[v.name]) if v.name in broken else v for v in found]
+    return sorted(found, key=lambda v: (-v.number, v.status != "current"))
 
 
 def _version(
