@@ -51,7 +51,12 @@ def test_a_signal_and_then_an_orphan(supervise, parallel, tmp_path, undisturbed)
     assert newest(run).end.outcome == "interrupted"
     interrupted = newest(run).end.version
     again = supervise("-n", 2, "--", *parallel, "run", 60, 0.2)
-    orphan = until(lambda: newest(run).number == 2 and at_version(run, interrupted + 1))
+    try:
+        orphan = until(lambda: newest(run).number > 1 and at_version(run, interrupted + 1))
+    except AssertionError:
+        again.signal(signal.SIGTERM)
+        again.end()
+        raise AssertionError(f"no version after {interrupted}: {again.err}") from None
     again.signal(signal.SIGKILL)
     again.end()
     assert all(p.alive for p in orphan.processes)
@@ -59,7 +64,9 @@ def test_a_signal_and_then_an_orphan(supervise, parallel, tmp_path, undisturbed)
     assert last.end() == 0, last.err
     assert last.result == undisturbed
     assert not any(p.alive for p in orphan.processes)
-    assert [a.end.outcome for a in catalog(run).attempts] == ["interrupted", "interrupted", "complete"]
+    outcomes = [a.end.outcome for a in catalog(run).attempts]
+    # An MPI that does not come up on a busy machine is started again, and that is another attempt.
+    assert outcomes[0] == "interrupted" and outcomes[-2:] == ["interrupted", "complete"]
 
 
 def test_lines_bear_their_rank_on_request(supervise):
