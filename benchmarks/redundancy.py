@@ -66,7 +66,9 @@ def rank(n: int, m: int, nbytes: int) -> None:
     channel, scheme = MPIChannel(comm, 60.0), Scheme(n, m).check()
     chunk = scheme.chunk([nbytes] * n)
     stream, copy, parity = empty(scheme.k * chunk), empty(nbytes), empty(m * chunk)
-    stream[:nbytes] = np.random.default_rng(comm.rank).integers(0, 256, MiB, np.uint8)[np.arange(nbytes) % MiB]
+    block = np.random.default_rng(comm.rank).integers(0, 256, MiB, np.uint8)
+    for at in range(0, nbytes, MiB):
+        stream[at : at + MiB] = block[: nbytes - at]
     copy[:] = parity[:] = 1
     member = Memory(stream, parity, chunk)
     lost = range(n - m, n)
