@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -80,6 +80,12 @@ def _this_host() -> _Host:
         pidns = ""
     host = os.uname().nodename
     return _Host(host, read("/proc/sys/kernel/random/boot_id") or host, pidns)
+
+
+def find(pid: int) -> Process | None:
+    """The process of that number on this host, known by its start time too; None if there is none (local)."""
+    found = _stat(pid)
+    return None if found is None else replace(current(), pid=pid, start=found[1])
 
 
 def _stat(pid: int) -> tuple[str, int] | None:

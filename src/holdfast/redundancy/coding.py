@@ -56,7 +56,7 @@ class Isal:
 
 
 class Plain:
-    """The same by NumPy: XOR at the speed of memory, other coefficients by tables at about a tenth of it."""
+    """The same by NumPy: XOR as fast, other coefficients by tables at a fiftieth of the speed (0.3 GiB/s, not 15 to 19)."""
 
     name = "NumPy"
 

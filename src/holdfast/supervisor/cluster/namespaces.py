@@ -22,8 +22,9 @@ from pathlib import Path
 
 from ...catalog.eviction import send
 from ...catalog.process import Process
+from ...group.waiting import wait_until
 from .probe import UNSHARE, within
-from .state import ClusterError, Layout, Node, State, lives, until
+from .state import ClusterError, Layout, Node, State, lives
 from .talk import Link
 
 NETWORK = "10.77.0.0/24"  # in the front's own network namespace: it collides with nobody's
@@ -250,7 +251,7 @@ def _end(process: Process, name: str) -> None:
     if not lives(process):
         return
     send(process, signal.SIGKILL)
-    if not until(lambda: not lives(process), _DEADLINE):
+    if not wait_until(lambda: not lives(process), _DEADLINE):
         raise ClusterError(f"{name}'s processes did not end within {_DEADLINE:.0f} seconds of SIGKILL. Try again.")
 
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .state import ClusterError, Layout, Node, State, until
+from ...group.waiting import wait_until
+from .state import ClusterError, Layout, Node, State
 
 _DEADLINE = 20.0  # seconds for what was killed to be gone
 _QUIET = 3  # looks in a row that find nothing: a process may be between fork and exec
@@ -55,7 +56,7 @@ class Simulated:
             looks = 0 if self._each(node.name, signal.SIGKILL) else looks + 1
             return looks >= _QUIET
 
-        if not until(gone, _DEADLINE):
+        if not wait_until(gone, _DEADLINE):
             raise ClusterError(
                 f"{node.name}'s processes did not end within {_DEADLINE:.0f} seconds of SIGKILL. Its directories were not "
                 "touched. Try again."

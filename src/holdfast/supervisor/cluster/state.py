@@ -10,14 +10,14 @@ import fcntl
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...catalog.process import Process, current
+from ...catalog.process import Process
 from ...errors import HoldfastError
+from ...group.waiting import wait_until
 
 LOCK_DEADLINE = 60.0  # seconds to wait for another command on the same cluster
 FORMAT = 1
@@ -176,7 +176,7 @@ class Layout(NamedTuple):
             return True
 
         try:
-            if not until(taken, LOCK_DEADLINE):
+            if not wait_until(taken, LOCK_DEADLINE):
                 raise ClusterError(
                     f"Another command has been changing the cluster in {self.directory} for {LOCK_DEADLINE:.0f} seconds. "
                     "Nothing was changed; try again when it has ended."
@@ -197,27 +197,8 @@ def _new(path: Path) -> Path:
     return path.with_name(path.name + ".new")
 
 
-def identify(pid: int) -> Process | None:
-    """The process of that number, by its start time too; None if there is none."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    return replace(current(), pid=pid, start=int(text[text.rfind(")") + 2 :].split()[19]))
-
-
 def lives(process: Process) -> bool:
     return process.here and process.alive
-
-
-def until(true: Callable[[], bool], seconds: float) -> bool:
-    """Waits until `true()`, `seconds` at most; whether it came true."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def _parse(found: dict[str, Any]) -> State:

@@ -8,8 +8,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from ...catalog.process import Process
-from .state import ClusterError, identify
+from ...catalog.process import Process, find
+from .state import ClusterError
 
 _DEADLINE = 20.0  # seconds for each answer
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
@@ -32,7 +32,7 @@ class Link:
     def hello(self) -> None:
         """Waits until the other end is there. ClusterError if it never comes; the link is closed then."""
         answer, pid = self._answer()
-        process = identify(pid) if pid else None
+        process = find(pid) if pid else None
         if process is None:
             raise self._failed("it ended at once")
         self.process, self.inner = process, int(answer["pid"])
