@@ -36,25 +36,43 @@ def alarm():
     signal.signal(signal.SIGALRM, before)
 
 
-def at_work():
-    return [t.name for t in threading.enumerate() if t.name == "holdfast-io"]
+@pytest.fixture(autouse=True)
+def at_work(monkeypatch):
+    """The workers that are at work now."""
+    found = []
+
+    class Watched(workers.Worker):
+        def _run(self):
+            found.append(self)
+            try:
+                super()._run()
+            finally:
+                found.remove(self)
+
+    monkeypatch.setattr(workers, "Worker", Watched)
+    return found
+
+
+def working(found):
+    time.sleep(0.1)  # one that began too late to be waited for has this long to find that there is nothing to do
+    return list(found)
 
 
 @pytest.mark.parametrize("where", ["start", "work", "join"])
 def test_no_thread_goes_on_behind_the_callers_back(monkeypatch, where):
     main, done, told = threading.main_thread(), [], []
 
-    class Thread(threading.Thread):
+    class Interrupted(workers.Worker):
         def start(self):
             super().start()
             if where == "start":
                 raise Interrupt
 
-        def join(self, timeout=None):
+        def join(self):
             if where == "join" and not told:
                 told.append(True)
                 raise Interrupt
-            super().join(timeout)
+            super().join()
 
     def work(start, own):
         if threading.current_thread() is main:
@@ -64,17 +82,17 @@ def test_no_thread_goes_on_behind_the_callers_back(monkeypatch, where):
         time.sleep(0.02)
         done.append(start)
 
-    monkeypatch.setattr(workers.threading, "Thread", Thread)
+    monkeypatch.setattr(workers, "Worker", Interrupted)
     with pytest.raises(Interrupt):
         work_through(range(1000 if where != "join" else 4), 3, lambda: None, work)
     count = len(done)
-    assert not at_work() and count <= 6
+    assert count <= 6
     time.sleep(0.1)
     assert len(done) == count
 
 
 @pytest.mark.parametrize("engine", ["thread", "process"])
-def test_checkpoints_that_are_interrupted_cost_no_memory(start, alarm, engine):
+def test_checkpoints_that_are_interrupted_cost_no_memory(start, alarm, at_work, engine):
     run = start(engine=engine, capture="copy", signals=False, timeout=8, threads=3)
     u = run.protect("u", filled(46 * MiB))
     run.ready()
@@ -92,14 +110,14 @@ def test_checkpoints_that_are_interrupted_cost_no_memory(start, alarm, engine):
             alarm(0)
         with contextlib.suppress(holdfast.CheckpointError):
             run._x.land()
-    assert interrupted and not at_work()
+    assert interrupted and not working(at_work)
     u[:] = 99
     began = time.monotonic()
     assert run.checkpoint().durable and time.monotonic() - began < 6
     assert (loaded(run.url, "u") == 99).all()
 
 
-def test_after_an_interrupted_rollback_another_one_is_whole(start, monkeypatch):
+def test_after_an_interrupted_rollback_another_one_is_whole(start, at_work, monkeypatch):
     run = start(signals=False, keep=holdfast.Keep(last=5), threads=2)
     u = run.protect("u", np.full(24 * MiB, 1, np.uint8))
     run.ready()
@@ -121,6 +139,6 @@ def test_after_an_interrupted_rollback_another_one_is_whole(start, monkeypatch):
         run.rollback(1)
     monkeypatch.undo()
     run.rollback(2)
-    assert (u == 2).all() and not at_work()
+    assert (u == 2).all() and not working(at_work)
     u[:] = 9
     assert run.checkpoint().durable and (loaded(run.url, "u") == 9).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from _thread import start_new_thread
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -21,6 +22,35 @@ def step_back() -> None:
     """
     with suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+class Worker:
+    """A thread that runs `target()`, which catches everything itself.
+
+    Not a `threading.Thread`: where an exception that a signal brings interrupts the start of one, the thread can stand still for
+    ever before its first line, holding a lock that the start left behind; and until Python 3.13 one whose `join` was interrupted
+    counts as ended. Starting this one is a single call, so that it runs or does not.
+    """
+
+    def __init__(self, target: Callable[[], object]) -> None:
+        self._target = target
+        self._ended = threading.Lock()
+        self.begun = False
+
+    def start(self) -> None:
+        """Raises RuntimeError where no thread can be had, as on the way out of the interpreter."""
+        start_new_thread(self._run, ())
+
+    def join(self) -> None:
+        """Waits for its end. One that has not begun is not waited for: what it finds when it does begin has to be no work."""
+        if self.begun:
+            with self._ended:
+                pass
+
+    def _run(self) -> None:
+        with self._ended:
+            self.begun = True
+            self._target()
 
 
 def work_through(
@@ -42,11 +72,13 @@ def work_through(
     starts = iter(spans)
     lock = threading.Lock()
     errors = [] if errors is None else errors
-    begun: list[int] = []
-    ended: list[int] = []
+    over = False
 
     def run() -> None:
         try:
+            with lock:
+                if over:  # too late: nobody waits for this one
+                    return
             own = begin()
             while not errors:
                 with lock:
@@ -57,28 +89,20 @@ def work_through(
         except BaseException as error:
             errors.append(error)
 
-    def help_out() -> None:
-        begun.append(1)
-        run()
-        ended.append(1)
-
-    helpers = [
-        threading.Thread(target=help_out, name="holdfast-io", daemon=True) for _ in range(min(threads, len(spans)) - 1)
-    ]
+    helpers = [Worker(run) for _ in range(min(threads, len(spans)) - 1)]
     try:
         for helper in helpers:
             helper.start()
         run()
-        for helper in helpers:
-            helper.join()
     except BaseException as error:
         errors.append(error)
-        # Not by `join`: until Python 3.13 one that is interrupted takes the thread for ended. One that has not begun finds the
-        # error and does nothing.
-        while len(ended) < len(begun):
-            try:
-                time.sleep(1e-3)
-            except BaseException as another:
-                errors.append(another)
+    over = True
+    waited = 0
+    while waited < len(helpers):
+        try:
+            helpers[waited].join()
+            waited += 1
+        except BaseException as error:
+            errors.append(error)
     if errors:
         raise errors[0]

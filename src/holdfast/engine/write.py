@@ -22,7 +22,7 @@ from ..store.aligned import empty as aligned_empty
 from ..store.aligned import is_aligned
 from ..store.base import Bytes
 from .units import UNIT, Unit, Written
-from .workers import step_back
+from .workers import Worker, step_back
 
 
 class Writing(Protocol):
@@ -59,7 +59,7 @@ class ThreadWriting:
         self._size = 0
         self._closed = False  # no unit comes any more
         self._error: BaseException | None = None
-        self._workers: list[threading.Thread] = []
+        self._workers: list[Worker] = []
 
     def put(self, number: int, unit: Unit, release: Callable[[], None]) -> None:
         with self._changed:
@@ -90,12 +90,12 @@ class ThreadWriting:
             if not self._workers:
                 self._queue = deque(sorted(self._queue, key=lambda taken: taken[0]))
             while len(self._workers) < count:
-                worker = threading.Thread(target=self._help, name="holdfast-write", daemon=True)
+                worker = Worker(self._help)
+                self._workers.append(worker)
                 try:
                     worker.start()
                 except RuntimeError:  # the interpreter is on its way out: the caller of `finish` writes alone
                     return
-                self._workers.append(worker)
 
     def _end(self) -> None:
         with self._changed:
