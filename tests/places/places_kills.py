@@ -1,4 +1,4 @@
-"""Killed at each storage call of a job on a place: `python places_kills.py put|remove|clean|open DIRECTORY`.
+"""Killed at each storage call of a job on a place: `python places_kills.py put|protect|remove|clean|open DIRECTORY`.
 
 A process of its own, without threads at its forks. Prints JSON: `points` tried, and `problems`, a line each.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from faults import Call, Faults
 from fs_forks import Child
-from places_support import FIRST, RUN, SECOND, commit, put
+from places_support import FIRST, RUN, SECOND, commit, put, with_set, write
 
 from holdfast.catalog.places import Place, clean, open_place, stale_places, verify_held
 from holdfast.errors import HoldfastError
@@ -71,6 +71,33 @@ def put_after() -> str:
     return "" if state(place, SECOND) == "all" else f"put again: {state(place, SECOND)}"
 
 
+def protect_seed() -> None:
+    fill()
+    put(opened(), SECOND, 0, SIZE, m=0)
+
+
+def protect_job() -> None:
+    """Parity comes to what is held: written, then proved."""
+    place = opened()
+    held = place.read_held(SECOND, 0)
+    part = place.read_part(held)
+    protected, parity = with_set(held, 1, [(SIZE, 100)] * 3)
+    write(place, place.parity_key(SECOND, 0), parity)
+    place.put_held(protected, part)
+
+
+def protect_after() -> str:
+    place = opened()
+    held = verify_held(place, SECOND, 0)  # at no time is it less than held
+    if place.store.exists(place.protected_key(SECOND, 0)) != (held.set is not None) or place.complaints:
+        return f"read with {held.set}: {place.complaints}"
+    place.forget_parity(SECOND, 0)  # the second attempt
+    if verify_held(place, SECOND, 0).set is not None:
+        return "parity is held that was forgotten"
+    protect_job()
+    return "" if verify_held(place, SECOND, 0).set else "protected again, and it is not"
+
+
 def remove_seed() -> None:
     fill()
     place = opened()
@@ -120,6 +147,7 @@ def open_after() -> str:
 
 JOBS: dict[str, tuple[Callable[[], None], Callable[[], None], Callable[[], str]]] = {
     "put": (fill, put_job, put_after),
+    "protect": (protect_seed, protect_job, protect_after),
     "remove": (remove_seed, remove_job, remove_after),
     "clean": (fill, clean_job, clean_after),
     "open": (lambda: None, lambda: opened() and None, open_after),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from faults import Faults, named
-from places_support import FIRST, SECOND, held_for, noise, put, write
+from places_support import FIRST, SECOND, held_for, noise, put, with_set, write
 
 from holdfast.catalog.places import Place, verify_held
 from holdfast.store import SystemCallError
@@ -93,3 +93,25 @@ def test_no_room_for_the_part_or_the_record(memory: Place, where: str, at: int) 
     memory.forget(FIRST, 0)
     assert memory.store.leftovers(f"versions/{FIRST}/held") == memory.store.leftovers(f"versions/{FIRST}/part") == []
     assert put(memory, FIRST, 0) == verify_held(memory, FIRST, 0)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_no_room_for_the_protected_record(memory: Place, at: int) -> None:
+    """What was held before stays held."""
+    data, part = noise(5000), noise(9000)
+    write(memory, memory.data_key(FIRST, 0), data)
+    held = held_for(FIRST, 0, data, part)
+    memory.put_held(held, part)
+    protected, parity = with_set(held, 1, [(4000, 10)] * 3)
+    write(memory, memory.parity_key(FIRST, 0), parity)
+    first = Faults("short", at=1, match=named("pwrite", path="/protected/"))
+    with first, Faults("error", at=at, errno=errno.ENOSPC, match=named("pwrite", path="/protected/")) as faults:
+        with pytest.raises(SystemCallError) as caught:
+            memory.put_held(protected, part)
+    assert faults.fired == 1 and caught.value.errno == errno.ENOSPC
+    assert verify_held(memory, FIRST, 0) == held
+    memory.forget_parity(FIRST, 0)
+    assert memory.store.leftovers(f"versions/{FIRST}/protected") == []
+    write(memory, memory.parity_key(FIRST, 0), parity)
+    memory.put_held(protected, part)
+    assert verify_held(memory, FIRST, 0) == protected

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 MEMORY = Path("/dev/shm")
 
 
-@pytest.mark.parametrize(("job", "least"), [("put", 40), ("remove", 20), ("clean", 20), ("open", 8)])
+@pytest.mark.parametrize(("job", "least"), [("put", 60), ("protect", 20), ("remove", 20), ("clean", 20), ("open", 8)])
 def test_killed_at_every_storage_call(tmp_path: Path, job: str, least: int) -> None:
     above = MEMORY if os.access(MEMORY, os.W_OK | os.X_OK) else tmp_path
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places_support import FIRST, OTHER_RUN, RUN, SECOND, THIRD, commit, held_for, noise, put, write
+from places_support import FIRST, OTHER_RUN, RUN, SECOND, THIRD, commit, held_for, noise, put, with_set, write
 
-from holdfast.catalog.places import Place, StalePlaceError, open_place, verify_held
+from holdfast.catalog.places import Held, Place, StalePlaceError, open_place, verify_held
 from holdfast.errors import DamageError, StorageError, UsageError
 from holdfast.format import decode_record, encode_record
 from holdfast.store import KeyExistsError, KeyMissingError, PosixStore
@@ -304,7 +304,7 @@ def test_an_attempt_that_was_never_sealed_is_not_ours(memory: Place) -> None:
 
 @pytest.mark.parametrize("which", ["held", "part", "data"])
 def test_a_file_that_others_can_write_is_not_ours(memory: Place, which: str) -> None:
-    put(memory, FIRST, 0)
+    put(memory, FIRST, 0, m=0)
     key = {"held": memory.held_key, "part": memory.part_key, "data": memory.data_key}[which](FIRST, 0)
     os.chmod(f"{memory.store.location}/{key}", 0o622)
     with pytest.raises(DamageError, match=which):
@@ -341,7 +341,7 @@ def _link(path: Path) -> None:
      ("part", Path.unlink), ("part", _link), ("parity", _cut), ("parity", Path.unlink), ("held", _link)],
 )  # fmt: skip
 def test_damage_is_seen(memory: Place, which: str, damage: Callable[[Path], object]) -> None:
-    put(memory, FIRST, 0)
+    put(memory, FIRST, 0, m=int(which != "held"))
     keys = {"held": memory.held_key, "part": memory.part_key, "data": memory.data_key, "parity": memory.parity_key}
     damage(Path(memory.store.location, keys[which](FIRST, 0)))
     with pytest.raises(DamageError, match=which) as caught:
@@ -349,11 +349,144 @@ def test_damage_is_seen(memory: Place, which: str, damage: Callable[[Path], obje
     assert caught.value.file == keys[which](FIRST, 0)
 
 
-def test_one_flipped_bit_of_the_record_does_no_harm(memory: Place) -> None:
-    held = put(memory, FIRST, 0)
-    _flip(Path(memory.store.location, memory.held_key(FIRST, 0)))
-    assert verify_held(memory, FIRST, 0) == held
-    assert memory.complaints and "two lines" in memory.complaints[0]
+@pytest.mark.parametrize("m", [0, 1])
+def test_one_flipped_bit_of_the_record_does_no_harm(memory: Place, m: int) -> None:
+    held = put(memory, FIRST, 0, m=m)
+    _flip(Path(memory.store.location, memory.protected_key(FIRST, 0) if m else memory.held_key(FIRST, 0)))
+    for _ in range(3):
+        assert verify_held(memory, FIRST, 0) == held
+    assert len(memory.complaints) == 1 and "two lines" in memory.complaints[0]
+
+
+# -- protected ----------------------------------------------------------------------------------
+
+
+def protect(place: Place, version: str, rank: int) -> tuple[Held, Held, bytes]:
+    """Held without a set, then its parity is written: (held, held with the set, part). No record of the second yet."""
+    data, part = noise(20_000, rank), noise(2_000, rank + 1)
+    write(place, place.data_key(version, rank), data)
+    held = held_for(version, rank, data, part)
+    place.put_held(held, part)
+    protected, parity = with_set(held, 1, [(9_000, 100)] * 3)
+    write(place, place.parity_key(version, rank), parity)
+    return held, protected, part
+
+
+def test_protected_after_it_was_held(either: Place) -> None:
+    held, protected, part = protect(either, FIRST, 0)
+    assert verify_held(either, FIRST, 0) == held  # parity that no record proves is not there
+    before = {key: os.stat(f"{either.store.location}/{key}").st_ino for key, _ in either.store.tree("")}
+    either.put_held(protected, part)
+    after = {key: os.stat(f"{either.store.location}/{key}").st_ino for key, _ in either.store.tree("")}
+    assert after.pop(either.protected_key(FIRST, 0)) and after == before  # nothing else was written
+    assert verify_held(either, FIRST, 0) == protected and either.ranks(FIRST) == [0]
+    with pytest.raises(KeyExistsError):
+        either.put_held(protected, part)
+    assert either.complaints == []
+    either.forget_parity(FIRST, 0)
+    either.forget_parity(FIRST, 0)
+    assert verify_held(either, FIRST, 0) == held
+    assert not either.store.exists(either.parity_key(FIRST, 0))
+
+
+def test_both_records_at_once(memory: Place) -> None:
+    put(memory, FIRST, 0)
+    protected = memory.read_held(FIRST, 0)
+    memory.store.delete(memory.protected_key(FIRST, 0))
+    assert memory.read_held(FIRST, 0) == protected._replace(set=None)
+
+
+def test_what_is_there_must_say_the_same(memory: Place) -> None:
+    held, protected, part = protect(memory, FIRST, 0)
+    for key, data in (
+        (memory.held_key(FIRST, 0), encode_record(held._replace(domain="another").to_body())[0]),
+        (memory.held_key(FIRST, 0), b"?"),
+        (memory.part_key(FIRST, 0), noise(len(part), 9)),
+        (memory.part_key(FIRST, 0), part[:-1]),
+    ):
+        kept = memory.store.get(key, 1 << 20)
+        memory.store.delete(key)
+        memory.store.put(key, data)
+        with pytest.raises(DamageError, match=key):
+            memory.put_held(protected, part)
+        assert not memory.store.exists(memory.protected_key(FIRST, 0)) and memory.store.get(key, 1 << 20) == data
+        memory.store.delete(key)
+        memory.store.put(key, kept)
+    memory.put_held(protected, part)
+    assert verify_held(memory, FIRST, 0) == protected
+
+
+def test_a_damaged_protected_record_is_told_and_held_serves(memory: Place) -> None:
+    protected = put(memory, FIRST, 0)
+    key = memory.protected_key(FIRST, 0)
+    for data in (
+        b"?",
+        encode_record(protected._replace(run=OTHER_RUN).to_body())[0],
+        encode_record(protected._replace(set=None).to_body())[0],
+    ):
+        memory.complaints.clear()
+        memory.store.delete(key)
+        memory.store.put(key, data)
+        assert verify_held(memory, FIRST, 0) == protected._replace(set=None)
+        assert len(memory.complaints) == 1 and key in memory.complaints[0]
+    memory.store.delete(memory.held_key(FIRST, 0))
+    with pytest.raises(DamageError, match="protected/r000000 has no set"):
+        memory.read_held(FIRST, 0)
+    memory.store.put(memory.held_key(FIRST, 0), b"?")
+    with pytest.raises(DamageError, match="held/r000000"):
+        memory.read_held(FIRST, 0)
+
+
+def test_a_protected_record_needs_no_other(memory: Place) -> None:
+    protected = put(memory, FIRST, 2)
+    memory.store.delete(memory.held_key(FIRST, 2))
+    assert memory.ranks(FIRST) == [2] and verify_held(memory, FIRST, 2) == protected
+
+
+def test_a_set_does_not_belong_into_held(memory: Place) -> None:
+    protected = put(memory, FIRST, 0)
+    memory.store.delete(memory.protected_key(FIRST, 0))
+    memory.store.delete(memory.held_key(FIRST, 0))
+    memory.store.put(memory.held_key(FIRST, 0), encode_record(protected.to_body())[0])
+    with pytest.raises(DamageError, match="belongs into protected/"):
+        memory.read_held(FIRST, 0)
+
+
+# -- committed ----------------------------------------------------------------------------------
+
+
+def test_a_commit_is_put_once(memory: Place) -> None:
+    record, other = encode_record({"format": 1})[0], encode_record({"format": 2})[0]
+    assert memory.read_commit(FIRST) is None
+    memory.put_commit(FIRST, record)
+    memory.put_commit(FIRST, record)  # each process of the node may
+    assert memory.read_commit(FIRST) == record == memory.store.get(memory.commit_key(FIRST), 1 << 20)
+    with pytest.raises(DamageError, match="something else") as caught:
+        memory.put_commit(FIRST, other)
+    assert caught.value.file == memory.commit_key(FIRST)
+    assert memory.read_commit(FIRST) == record
+    with pytest.raises(DamageError, match="whole"):
+        memory.put_commit(SECOND, b"no record")
+    assert memory.versions() == [FIRST]
+
+
+def test_a_commit_with_one_line_damaged_is_the_same(memory: Place) -> None:
+    record = encode_record({"format": 1})[0]
+    memory.put_commit(FIRST, record)
+    _flip(Path(memory.store.location, memory.commit_key(FIRST)))
+    memory.put_commit(FIRST, record)
+    assert memory.read_commit(FIRST) != record
+    _cut(Path(memory.store.location, memory.commit_key(FIRST)))
+    Path(memory.store.location, memory.commit_key(FIRST)).write_bytes(record[: len(record) // 2 - 2])
+    with pytest.raises(DamageError, match="whole"):
+        memory.put_commit(FIRST, record)
+
+
+def test_a_commit_that_others_can_write_is_not_ours(memory: Place) -> None:
+    memory.put_commit(FIRST, encode_record({"format": 1})[0])
+    os.chmod(f"{memory.store.location}/{memory.commit_key(FIRST)}", 0o622)
+    with pytest.raises(DamageError, match="written by others"):
+        memory.read_commit(FIRST)
 
 
 # -- removed ----------------------------------------------------------------------------------
@@ -383,7 +516,10 @@ def test_forget_and_put_again(memory: Place) -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "1", "00000001-a000001/..", "../../x", "commit"])
 def test_only_versions_have_names(memory: Place, name: str) -> None:
-    for call in (memory.remove, memory.ranks, lambda v: memory.forget(v, 0), lambda v: memory.read_held(v, 0)):
+    calls = [memory.remove, memory.ranks, memory.read_commit, lambda v: memory.put_commit(v, encode_record({})[0])]
+    for take in (memory.forget, memory.forget_parity, memory.read_held):
+        calls.append(lambda v, take=take: take(v, 0))
+    for call in calls:
         with pytest.raises(UsageError, match="no version's name"):
             call(name)
 

@@ -5,7 +5,8 @@ Record files and parts alone; the data go through the place's store. It knows no
 
 from .held import PARITY_BLOCK, Held, HeldSet, Member
 from .identity import KINDS, Identity
-from .place import Place, StalePlaceError, open_place, verify_held
+from .opening import StalePlaceError, open_place
+from .place import Place, verify_held
 from .stale import StalePlace, clean, run_is_gone, stale_places
 
 __all__ = [

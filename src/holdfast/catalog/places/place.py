@@ -1,29 +1,23 @@
-"""A node's own store for one run: made and found safely, what each rank holds there put and read, versions removed."""
+"""What each rank holds at a place: put, proved by records, read, and removed. Nothing that stands is written again."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Container
-from contextlib import suppress
 from typing import NamedTuple
 
-from ...errors import DamageError, StorageError, UsageError
+from ...errors import DamageError, UsageError
 from ...format import RECORD_LIMIT, decode_record, digest_hex, encode_record, parse_version
 from ...format.keys import COMMIT_NAME, data_name
 from ...store import KeyExistsError, KeyMissingError, PosixStore
-from ...store.owned import free_bytes, own_directory
+from ...store.owned import free_bytes
 from ..process import current
 from .held import Held
-from .identity import KINDS, PLACE_KEY, Identity, put_identity, read_identity
-from .members import is_hex
+from .identity import Identity
+from .versions import RECORDS, remove_version, version_path
 
 _RANK = re.compile(r"r([0-9]{6,12})")
-
-
-class StalePlaceError(StorageError):
-    """What stands in the place's directory was left by an earlier boot, or is another run's or another kind's: it was not
-    touched. Clean it (`clean`) or have it removed, then open the place again."""
 
 
 class Place(NamedTuple):
@@ -31,9 +25,10 @@ class Place(NamedTuple):
     user named; `run`: the run's id; `store`: where the bytes go; `identity`: the place's own record; `complaints`: damage
     that was found and did no harm.
 
-    Keys are those of the run's own store (docs/format.md), and for each rank `held/`, `part/` and `parity/` below the
-    version. Data and parity files are made with `store.create(key, nbytes)`, which reserves their room before a byte of
-    it is written: a full memory is an error there, never a signal later. Nothing here is collective.
+    Keys are those of the run's own store (docs/format.md), and for each rank `part/`, `held/` (the record that proves data and
+    part), `parity/` and `protected/` (the record that proves the parity too) below the version. Data and parity files are
+    made with `store.create(key, nbytes)`, which reserves their room before a byte of it is written: a full memory is an error
+    there, never a signal later. Nothing here is collective.
     """
 
     kind: str
@@ -48,22 +43,32 @@ class Place(NamedTuple):
     @staticmethod
     def data_key(version: str, rank: int) -> str:
         """Of the rank's data file."""
-        return f"{_version(version)}/{data_name(rank)}"
+        return f"{version_path(version)}/{data_name(rank)}"
 
     @staticmethod
     def part_key(version: str, rank: int) -> str:
         """Of the rank's index part."""
-        return f"{_version(version)}/part/r{rank:06d}"
+        return f"{version_path(version)}/part/r{rank:06d}"
 
     @staticmethod
     def parity_key(version: str, rank: int) -> str:
         """Of the rank's share of its redundancy set's parity: its parities 0 to m - 1, one behind the other."""
-        return f"{_version(version)}/parity/r{rank:06d}"
+        return f"{version_path(version)}/parity/r{rank:06d}"
 
     @staticmethod
     def held_key(version: str, rank: int) -> str:
-        """Of the record that proves the three."""
-        return f"{_version(version)}/held/r{rank:06d}"
+        """Of the record that proves data file and part. Its `set` is None."""
+        return f"{version_path(version)}/held/r{rank:06d}"
+
+    @staticmethod
+    def protected_key(version: str, rank: int) -> str:
+        """Of the record that proves these and the parity file: as the one in `held/`, with the set."""
+        return f"{version_path(version)}/protected/r{rank:06d}"
+
+    @staticmethod
+    def commit_key(version: str) -> str:
+        """Of the version's commit record, the run's own."""
+        return f"{version_path(version)}/{COMMIT_NAME}"
 
     # -- what there is ----------------------------------------------------------------------
 
@@ -77,29 +82,49 @@ class Place(NamedTuple):
         return [name for _, name in sorted(found, reverse=True)]
 
     def ranks(self, version: str) -> list[int]:
-        """The ranks that have a held record of this version here, in order. The record has not been read."""
-        matches = (_RANK.fullmatch(name) for name in self.store.list(f"{_version(version)}/held"))
+        """The ranks that have a record of this version here, in `held/` or `protected/`, in order. It has not been read."""
+        top = version_path(version)
+        names = {name for folder in RECORDS for name in self.store.list(f"{top}/{folder}")}
+        matches = (_RANK.fullmatch(name) for name in names)
         return sorted({int(m[1]) for m in matches if m and m[0] == f"r{int(m[1]):06d}"})
 
     def read_held(self, version: str, rank: int, *, sealed: Container[int] | None = None) -> Held:
-        """What the rank holds of the version, as its record says; the files are not looked at.
+        """What the rank holds of the version, as its record says, with the set if its parity is there; the files are not
+        looked at.
 
-        `sealed`: the attempts that were sealed; None if that does not matter here. KeyMissingError: no such record.
-        DamageError: it is not whole, or not ours: of another run, version or rank, another user's, of an earlier boot (in
-        memory), of an attempt that was never sealed.
+        A record in `protected/` that is no use is a complaint, and the one in `held/` serves. `sealed`: the attempts that were
+        sealed; None if that does not matter here. KeyMissingError: there is neither. DamageError: none is whole and ours: of
+        another run, version or rank, another user's, of an earlier boot (in memory), of an attempt that was never sealed.
         """
-        key = self.held_key(version, rank)
-        body, _, complaints = decode_record(self.store.get(key, RECORD_LIMIT), key)
-        self.complaints.extend(complaints)
-        held = Held.from_body(body, key)
-        why = self._strange(held, version, rank)
-        if why is None and not self.store.owner_is_me(key):
-            why = "belongs to another user, or can be written by others"
-        if why is None and sealed is not None and held.attempt not in sealed:
-            why = f"is of attempt {held.attempt}, which was never sealed"
-        if why is not None:
-            raise DamageError(f"{key} {why}: it is not ours and not used. Nothing was changed.", file=key, rank=rank)
+        key, damage = self.held_key(version, rank), None
+        try:
+            return self._read(self.protected_key(version, rank), version, rank, sealed)
+        except KeyMissingError:
+            pass
+        except DamageError as error:
+            damage = error
+        try:
+            held = self._read(key, version, rank, sealed)
+        except KeyMissingError:
+            if damage is not None:
+                raise damage from None
+            raise
+        if damage is not None:
+            self._complain(f"{damage.message} {key} was used in its place")
         return held
+
+    def read_commit(self, version: str) -> bytes | None:
+        """The version's commit record as it lies here, None if there is none; what it says has not been looked at. DamageError:
+        it is too long, no regular file, or can be written by others."""
+        key = self.commit_key(version)
+        try:
+            record = self.store.get(key, RECORD_LIMIT)
+            own = self.store.owner_is_me(key)
+        except KeyMissingError:
+            return None
+        if not own:
+            raise _not_ours(key, _OTHERS)
+        return record
 
     def read_part(self, held: Held) -> bytes:
         """The rank's part, whose size and digest are those of its record. DamageError if it is not, or is missing."""
@@ -111,31 +136,78 @@ class Place(NamedTuple):
         return part
 
     def check_files(self, held: Held) -> None:
-        """DamageError unless the data file and the parity file are there with their sizes."""
+        """DamageError unless the data file, and with a set the parity file, are there with their sizes."""
+        self.check_data(held)
+        self.check_parity(held)
+
+    def check_data(self, held: Held) -> None:
+        """DamageError unless the data file is there with its size."""
         self._check_size(self.data_key(held.version, held.rank), held.data_bytes, held)
+
+    def check_parity(self, held: Held) -> None:
+        """DamageError unless the parity file is there with its size. Nothing is looked at without a set."""
         if held.set is not None:
             self._check_size(self.parity_key(held.version, held.rank), held.set.parity_bytes, held)
 
     # -- put, remove ------------------------------------------------------------------------
 
     def put_held(self, held: Held, part: bytes) -> None:
-        """Put a rank's part, and then the record that proves its files (by one process for each rank).
+        """Put a rank's part and the record that proves its files (by one process for each rank).
 
-        Its data file, and its parity file if `held.set` is given, must be finished. StorageError: no room, for example: the
-        rank holds nothing of the version then, until `forget` and another try; KeyExistsError: it was put before. UsageError:
-        the record does not fit its files or this place; nothing was written.
+        Without a set: the part, then the record in `held/`; the data file must be finished. With one: these two if they are
+        not there yet, then the record in `protected/`; the parity file must be finished too. StorageError: no room, say: what
+        the record would have proved is not held, until `forget` or `forget_parity` and another try; KeyExistsError: it was put
+        before. DamageError: files are missing, or part or record say something else here. UsageError: the record does not
+        fit its files or this place; nothing was written.
         """
-        key = self.held_key(held.version, held.rank)
-        data = self._checked(held, part, key)
-        self.store.put(self.part_key(held.version, held.rank), part)
-        self.store.put(key, data)
+        version, rank = held.version, held.rank
+        key = self.held_key(version, rank)
+        if held.set is None:
+            record = self._checked(held, part, key)
+            self.store.put(self.part_key(version, rank), part)
+            self.store.put(key, record)
+            return
+        bare = held._replace(set=None)
+        record = self._checked(held, part, self.protected_key(version, rank))
+        try:
+            self.store.put(self.part_key(version, rank), part)
+        except KeyExistsError:
+            self.read_part(held)
+        try:
+            self.store.put(key, encode_record(bare.to_body())[0])
+        except KeyExistsError:
+            if self._read(key, version, rank, None) != bare:
+                raise _another(key, rank) from None
+        self.store.put(self.protected_key(version, rank), record)
+
+    def put_commit(self, version: str, record: bytes) -> None:
+        """Put the run's commit record, byte for byte (by one process of the node, once all ranks have their records).
+
+        If it is there already, nothing is written. DamageError: what is there is another record, or none that is whole;
+        StorageError.
+        """
+        key = self.commit_key(version)
+        digest = decode_record(record, key)[1]
+        try:
+            self.store.put(key, record)
+            return
+        except KeyExistsError:
+            found = self.read_commit(version)
+        if found != record and (found is None or decode_record(found, key)[1] != digest):
+            raise _another(key)
 
     def forget(self, version: str, rank: int) -> None:
-        """Remove what the rank has of the version, whole or not: its record first (by the process that is to put it anew, while
-        no other reads it). Missing is fine."""
+        """Remove what the rank has of the version, whole or not: its records first (by the process that is to put it anew,
+        while no other reads it). Missing is fine."""
+        self.store.delete(self.protected_key(version, rank))
         self.store.delete(self.held_key(version, rank))
         for key in (self.part_key(version, rank), self.parity_key(version, rank), self.data_key(version, rank)):
             self.store.delete(key)
+
+    def forget_parity(self, version: str, rank: int) -> None:
+        """Remove the rank's parity, its record first; data and part stay held if `held/` says so. Otherwise as `forget`."""
+        self.store.delete(self.protected_key(version, rank))
+        self.store.delete(self.parity_key(version, rank))
 
     def remove(self, version: str) -> None:
         """Remove the version: commit first, then the records that prove its files, then the files (by the holder of the newest
@@ -143,6 +215,26 @@ class Place(NamedTuple):
         remove_version(self.store, version)
 
     # -- helpers ----------------------------------------------------------------------------
+
+    def _read(self, key: str, version: str, rank: int, sealed: Container[int] | None) -> Held:
+        """The record `key`. See `read_held`."""
+        body, _, complaints = decode_record(self.store.get(key, RECORD_LIMIT), key)
+        held = Held.from_body(body, key)
+        why = self._strange(held, version, rank)
+        if why is None and (held.set is None) != (key == self.held_key(version, rank)):
+            why = "has a set that belongs into protected/" if held.set else "has no set"
+        if why is None and not self.store.owner_is_me(key):
+            why = _OTHERS
+        if why is None and sealed is not None and held.attempt not in sealed:
+            why = f"is of attempt {held.attempt}, which was never sealed"
+        if why is not None:
+            raise _not_ours(key, why, rank)
+        self._complain(*complaints)
+        return held
+
+    def _complain(self, *complaints: str) -> None:
+        """Each once: a record is read more often than it is damaged."""
+        self.complaints.extend(text for text in complaints if text not in self.complaints)
 
     def _checked(self, held: Held, part: bytes, key: str) -> bytes:
         """The bytes of the record file; UsageError if it would not be read, or not be true."""
@@ -191,42 +283,20 @@ class Place(NamedTuple):
 
 
 _ELSEWHERE = "Nothing was changed; what it held may be had from elsewhere."
+_OTHERS = "belongs to another user, or can be written by others"
 
 
-def open_place(kind: str, root: str, run_id: str, *, create: bool, where: str | None = None) -> Place:
-    """The place of a run below `root` on this node: `<root>/holdfast-<uid>/<run id>/` (local; each rank opens it for itself).
-
-    `kind`: memory (`root` is usually /dev/shm; what is there ends with the boot) or local; `run_id`: 32 hexadecimal digits;
-    `create` makes it where it lacks; `where`: the run's own directory, by which `stale_places` later sees whether the run
-    still is. Raises StorageError if a directory on the way is another user's, a link, or writable by others;
-    StalePlaceError if what is there is not this run's or ended with an earlier boot; KeyMissingError if nothing is there
-    and `create` is false; DamageError if its record is not whole.
-    """
-    if kind not in KINDS or not is_hex(run_id):
-        raise UsageError(f"There is no place of kind {kind!r:.80} for a run {run_id!r:.80}; nothing was changed.")
-    root = os.path.abspath(root)
-    store = PosixStore(own_directory(root, f"{user_folder()}/{run_id}", create), create=False, write_once=True)
-    identity = _identify(store, kind, run_id, where, create)
-    if identity.run != run_id or identity.uid != os.geteuid() or identity.kind != kind:
-        why = f"is the place of run {identity.run}, of user {identity.uid}, in {identity.kind}"
-    elif identity.over:
-        why = "was made under an earlier boot, and memory does not outlive its boot"
-    else:
-        return Place(kind, root, run_id, store, identity, [])
-    raise _stale(store, why)
+def _not_ours(key: str, why: str, rank: int | None = None) -> DamageError:
+    return DamageError(f"{key} {why}: it is not ours and not used. Nothing was changed.", file=key, rank=rank)
 
 
-def user_folder() -> str:
-    """The name of this user's directory below a root."""
-    return f"holdfast-{os.geteuid()}"
-
-
-def remove_version(store: PosixStore, version: str) -> None:
-    """See `Place.remove`."""
-    top = _version(version)
-    store.delete(f"{top}/{COMMIT_NAME}")
-    store.delete_tree(f"{top}/held")
-    store.delete_tree(top)
+def _another(key: str, rank: int | None = None) -> DamageError:
+    return DamageError(
+        f"{key} is there and says something else than is to be put. It was not changed: forget it or remove the version, "
+        "then put it again.",
+        file=key,
+        rank=rank,
+    )
 
 
 def verify_held(place: Place, version: str, rank: int) -> Held:
@@ -236,31 +306,3 @@ def verify_held(place: Place, version: str, rank: int) -> Held:
     place.check_files(held)
     place.read_part(held)
     return held
-
-
-def _identify(store: PosixStore, kind: str, run_id: str, where: str | None, create: bool) -> Identity:
-    """The place's record, put if there is none and nothing else either."""
-    had = bool(store.list("versions"))  # before the record is looked for: whoever writes a version has put that
-    try:
-        return read_identity(store)
-    except KeyMissingError:
-        if not create:
-            raise
-    if had:
-        raise _stale(store, f"has versions, but no {PLACE_KEY} that says whose they are")
-    with suppress(KeyExistsError):  # another rank of this node was first
-        put_identity(store, Identity.new(kind, run_id, where))
-    return read_identity(store)
-
-
-def _stale(store: PosixStore, why: str) -> StalePlaceError:
-    return StalePlaceError(
-        f"{store.location} {why}. It was neither used nor changed: clean it or remove it, then start again.",
-        file=store.location,
-    )
-
-
-def _version(name: str) -> str:
-    if parse_version(name) is None:  # it becomes part of a path
-        raise UsageError(f"{name!r:.80} is no version's name; nothing was read or changed.")
-    return f"versions/{name}"

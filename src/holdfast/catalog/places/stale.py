@@ -15,7 +15,8 @@ from ...store.owned import check_own, own_directory
 from ...units import bytes_text
 from .identity import Identity, read_identity
 from .members import is_hex
-from .place import remove_version, user_folder
+from .opening import user_folder
+from .versions import remove_version
 
 UNFINISHED = 3600.0  # seconds after which a place without a record, and without anything else, is nobody's beginning
 
