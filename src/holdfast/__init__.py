@@ -26,7 +26,8 @@ from .errors import (
     UsageError,
 )
 from .group import SERIAL
-from .policy import Every, Keep, auto, overhead, seconds, steps
+from .levels import global_, local, memory, partner, rs, xor
+from .policy import Every, Keep, auto, overhead, seconds, steps, versions
 from .run import CheckpointWarning, Handle, Restored, Run, Shard, Transaction, launch, open
 from .state import State, register_adapter, register_type
 
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "open", "launch", "Run", "Shard", "Keep", "Every", "steps", "seconds", "auto", "overhead", "State", "SERIAL",
+    "versions", "memory", "local", "partner", "xor", "rs", "global_",
     "Handle", "Restored", "Transaction", "register_adapter", "register_type",
     "HoldfastError", "Cause", "UsageError", "ConfigError", "UnsupportedError", "StaleObjectError", "MismatchError",
     "RunInUseError", "FencedError", "StorageError", "DamageError", "NoWholeVersionError", "CheckpointError",

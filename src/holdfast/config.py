@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
 from .policy import Keep
 from .units import parse_bytes
+
+if TYPE_CHECKING:
+    from .levels import Level
 
 FILE = "holdfast.toml"
 PREFIX = "HOLDFAST_"
@@ -48,6 +51,7 @@ class Options:
     max_chain: int = 16  # versions that reading one may touch
     overlap: str = "wait"  # "wait" | "skip" a checkpoint that is due while another is in flight | "off": none is ever in flight
     engine: str = "thread"  # "thread" | "process": who digests and writes
+    levels: tuple[Level, ...] | None = None  # where checkpoints are kept; None: chosen when the run is opened
 
 
 def _choice(*names: str) -> Callable[[Any], Any]:
@@ -100,19 +104,30 @@ def _staging(value: Any) -> int | None:
     return nbytes
 
 
-def _keep(value: Any) -> Keep:
+def parse_keep(value: Any) -> Keep:
+    """What retention leaves, from a Keep, a mapping of its fields, or the number of checkpoints, also as text. ValueError for
+    what is none of these, ConfigError for fields or numbers that can't be. Local."""
     if isinstance(value, Keep):
         return value
     if isinstance(value, Mapping):
         check_names(value, [f.name for f in fields(Keep)], "keep option")
         return Keep(**value)
-    if isinstance(value, bool):
-        raise ValueError("holdfast.Keep(...) or the number of checkpoints to keep is needed")
-    return Keep(last=int(value))
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return Keep(last=int(value))
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError("holdfast.Keep(...) or the number of checkpoints to keep is needed") from None
+
+
+def _levels(value: Any) -> tuple[Level, ...]:
+    from .levels import parse_levels  # which needs this module's check_names
+
+    return parse_levels(value)
 
 
 _PARSE: dict[str, Callable[[Any], Any]] = {
-    "keep": _keep,
+    "keep": parse_keep,
     "on_error": _choice("raise", "warn"),
     "takeover": _flag,
     "signals": _flag,
@@ -129,6 +144,7 @@ _PARSE: dict[str, Callable[[Any], Any]] = {
     "max_chain": _count,
     "overlap": _choice("wait", "skip", "off"),
     "engine": _choice("thread", "process"),
+    "levels": _levels,
 }
 
 
@@ -167,6 +183,8 @@ def _take(values: dict[str, Any], given: Mapping[str, Any], place: str) -> None:
     for name, value in given.items():
         try:
             values[name] = _PARSE[name](value)
+        except ConfigError as error:
+            raise ConfigError(f"Option {name!r} in the {place}: {error.message}") from None
         except (ValueError, TypeError, OverflowError) as error:
             raise ConfigError(f"Option {name!r} in the {place} can't be {value!r}: {error}.") from None
 

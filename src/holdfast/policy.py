@@ -18,12 +18,14 @@ class Auto(NamedTuple):
 
 class Every(NamedTuple):
     """When a loop checkpoints: after `steps` steps, after `seconds` seconds, after the seconds that lose the least time
-    (`auto`), or after those that keep checkpoints to `overhead`, a fraction of the time; whichever comes first."""
+    (`auto`), or after those that keep checkpoints to `overhead`, a fraction of the time; whichever comes first. `versions`
+    is for levels alone: every so many checkpoints of the loop."""
 
     steps: int | None = None
     seconds: float | None = None
     auto: Auto | None = None
     overhead: float | None = None
+    versions: int | None = None
 
     def __or__(self, other: Every) -> Every:
         if not isinstance(other, Every):
@@ -33,6 +35,7 @@ class Every(NamedTuple):
             self.seconds if other.seconds is None else other.seconds,
             self.auto if other.auto is None else other.auto,
             self.overhead if other.overhead is None else other.overhead,
+            self.versions if other.versions is None else other.versions,
         )
 
     @property
@@ -95,6 +98,16 @@ def overhead(fraction: float) -> Every:
     if not (_positive(fraction) and fraction < 1):
         raise ConfigError(f"holdfast.overhead({fraction!r}): a fraction of the time, such as 0.02, is needed.")
     return Every(overhead=float(fraction))
+
+
+def versions(n: int) -> Every:
+    """Every `n`-th checkpoint of the program comes to a level, such as `holdfast.global_(every=holdfast.versions(10))` (local).
+
+    A loop, which makes the checkpoints, can't have it. ConfigError unless n is a whole number, at least 1.
+    """
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ConfigError(f"holdfast.versions({n!r}): a whole number of versions, at least 1, is needed.")
+    return Every(versions=n)
 
 
 def _positive(value: object) -> bool:

@@ -256,9 +256,14 @@ class Run:
         self._check("steps")
         if n is not None and (not isinstance(n, (int, np.integer)) or n < 0):
             raise UsageError(f"run.steps({n!r}): a number of steps, or None for no end, is needed.")
+        choices = "holdfast.steps(100), seconds(60), auto() or overhead(0.02)"
         if every is not None and not isinstance(every, Every):
-            choices = "holdfast.steps(100), seconds(60), auto() or overhead(0.02)"
             raise UsageError(f"run.steps(every={every!r}): {choices} is needed.")
+        if every is not None and every.versions is not None:
+            raise UsageError(
+                "run.steps(every=holdfast.versions(...)): a loop can't count its own checkpoints to say when it takes one. Use "
+                f"{choices}; versions(n) is for a level, such as holdfast.global_(every=holdfast.versions({every.versions}))."
+            )
         self._used = True
         return self._x.loops.iterate(self._x, None if n is None else int(n), every or DEFAULT, name)
 
