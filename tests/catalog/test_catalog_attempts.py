@@ -129,6 +129,18 @@ def test_of_a_holder_elsewhere_only_the_lease_tells(hand: Hand, change: dict[str
     assert find_holder(hand.store, LEASE) is None, "it died before it wrote anything"
 
 
+def test_an_attempt_whose_launcher_our_supervisor_saw_leave_holds_nothing(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_HOLDFAST_EXECUTION", "run-a")
+    fence(hand, replace(current(), host="far", boot="other"))
+    assert read_attempt(hand.store, 1, {"json"}).execution == "run-a"
+    monkeypatch.setenv("_HOLDFAST_ENDED", "run-0,run-ab")
+    assert find_holder(hand.store, LEASE) is not None
+    monkeypatch.setenv("_HOLDFAST_ENDED", "run-0,run-a")
+    assert find_holder(hand.store, LEASE) is None
+    fence(hand)  # of a process that lives here no word is needed, and none is believed
+    assert find_holder(hand.store, LEASE) is not None
+
+
 def test_an_attempt_that_has_ended_holds_nothing(hand: Hand) -> None:
     put_end(hand.store, fence(hand), End("closed", 1.0))
     assert find_holder(hand.store, LEASE) is None

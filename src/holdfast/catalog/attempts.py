@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,11 @@ from ..store import KeyExistsError, KeyMissingError, Store
 from .process import Process
 
 CHAIN = 1000  # versions of the lineage that a base names
+
+# Words of `holdfast run` to the ranks of its program, no options of the library: a name for this start of the program, and
+# (separated by commas) those of its earlier starts that are over, because the launcher that it started has left.
+EXECUTION = "_HOLDFAST_EXECUTION"
+ENDED = "_HOLDFAST_ENDED"
 
 
 class End(NamedTuple):
@@ -53,6 +59,7 @@ class Attempt(NamedTuple):
     end: End | None = None
     damaged: str | None = None
     where: str | None = None  # the directory as the holder knew it
+    execution: str | None = None  # the supervisor's name for the start of the program that it belongs to
 
 
 def list_attempts(store: Store) -> dict[int, set[str]]:
@@ -103,6 +110,7 @@ def _fence_values(body: dict[str, Any], key: str) -> dict[str, Any]:
         "ranks": count(body, "ranks", key, least=1),
         "holder": Process.parse(body.get("holder")),
         "where": where if isinstance(where := body.get("where"), str) else None,
+        "execution": execution if isinstance(execution := body.get("execution"), str) else None,
         "processes": tuple(map(Process.parse, field(body, "processes", list, key))),
     }
 
@@ -151,7 +159,9 @@ def find_holder(store: Store, lease: float) -> Holder | None:
     """Who holds the run, or None if it is free.
 
     On this host a process either lives or it does not. Of a holder on another host only its lease tells:
-    it counts as living until the lease has not been refreshed for `lease` seconds, by the store's clock.
+    it counts as living until the lease has not been refreshed for `lease` seconds, by the store's clock, unless our
+    own supervisor has seen the end of the launcher that it belonged to. A rank that outlives its launcher all the same, cut
+    off from it, is fenced off like any other writer: waiting for its lease would add time, not safety.
     """
     found = list_attempts(store)
     if not found:
@@ -168,6 +178,8 @@ def find_holder(store: Store, lease: float) -> Holder | None:
         pids = ", ".join(str(p.pid) for p in living[:8]) + (", …" if len(living) > 8 else "")
         return Holder(number, living, f"attempt {number} lives here, process {pids} on {living[0].host}")
     if everyone and all(p.here for p in everyone):
+        return None
+    if attempt.execution is not None and attempt.execution in os.environ.get(ENDED, "").split(","):
         return None
     try:
         age = store.age(attempt_key(number, "lease"))
@@ -207,6 +219,8 @@ def put_fence(
             "processes": list(processes),
             "where": store.location,
         }
+        if execution := os.environ.get(EXECUTION):
+            body["execution"] = execution
         with contextlib.suppress(KeyExistsError):
             store.put(attempt_key(number, "json"), encode_record(body)[0])
             store.put(attempt_key(number, "lease"), encode_record({"attempt": number})[0])
