@@ -1,14 +1,15 @@
 """After a loss: who holds what, and the plan of which version is taken from where.
 
-Pure functions and frozen values: no MPI, no I/O here. Who looks into a node's places, and who carries a plan out, is elsewhere.
+Pure functions and frozen values, but for `report.py`, which looks into a node's places. No MPI here.
 """
 
 from .holdings import PLACES, Holders, Holdings, Kept, NodeReport, Sets, merge
 from .planning import Candidate, Homes, plan
 from .recoveryplan import RecoveryPlan, Source
+from .report import report
 from .sources import KINDS, Moved, Passed, Sources, Work
 
 __all__ = [
     "PLACES", "Holders", "Holdings", "Kept", "NodeReport", "Sets", "merge",
-    "KINDS", "Candidate", "Homes", "Passed", "RecoveryPlan", "Source", "plan", "Moved", "Sources", "Work",
+    "KINDS", "Candidate", "Homes", "Passed", "RecoveryPlan", "Source", "plan", "report", "Moved", "Sources", "Work",
 ]  # fmt: skip
