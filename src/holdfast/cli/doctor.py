@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 
 import click
 
 from . import human
 from .arguments import json_option
+
+_TRIAL = 1 << 20  # bytes of a block that is added up for a trial, as in an exchange
 
 
 @click.command(short_help="What works on this machine, and why.")
@@ -54,6 +57,8 @@ def _features() -> list[tuple[str, bool, str]]:
             f"{pages}; blocks are compared by digest" if pages else "the kernel tells which pages were written",
         ),
         ("engine='process'", works is None, works or shared),
+        ("node memory", *_node_memory()),
+        ("redundancy (partner, xor, rs)", *_parity()),
     ]
 
 
@@ -72,6 +77,55 @@ def _helper() -> tuple[str | None, str | None, str]:
         return None, helper.why_no_freeze, private
     finally:
         helper.close()
+
+
+def _node_memory(path: str = "/dev/shm") -> tuple[bool, str]:
+    """Whether checkpoints can be kept in this node's memory, and of how large a state."""
+    from ..capture.room import VERSIONS, memory_room
+    from ..errors import StorageError
+    from ..units import bytes_text
+
+    try:
+        room = memory_room(path)
+    except (StorageError, OSError) as error:
+        return False, f"the room in {path} can't be told: {getattr(error, 'message', error)}"
+    state = min(room * 8 // 9, room - (64 << 20)) // VERSIONS  # what `default_memory` says yes to
+    if not os.access(path, os.W_OK | os.X_OK):
+        return False, f"{path} can't be written"
+    if state <= 0:
+        return False, f"{path} has {bytes_text(room)} left, too little for two versions and headroom"
+    return True, (
+        f"{path} has {bytes_text(room)} left: room for two versions of {bytes_text(state)} of this node's ranks, without parity"
+    )
+
+
+def _parity() -> tuple[bool, str]:
+    """How parities are computed here, and how fast, by a trial of some milliseconds."""
+    import numpy as np
+
+    from ..redundancy.coding import Isal, candidates, chosen
+    from ..store.aligned import empty
+    from ..units import bytes_text
+
+    by = chosen()
+    blocks, out = [empty(_TRIAL) for _ in range(3)], empty(_TRIAL)
+    for i, block in enumerate(blocks):
+        block[:] = np.arange(i, i + 256, dtype=np.uint8).repeat(_TRIAL // 256)
+
+    def speed(coefficients: tuple[int, ...]) -> str:
+        took = []
+        for _ in range(4):  # the first one touches memory
+            began = time.perf_counter()
+            by.add_up(out, coefficients, blocks)
+            took.append(time.perf_counter() - began)
+        return f"{bytes_text(int(3 * _TRIAL / min(took)))}/s"
+
+    speeds = f"on one core it reads {speed((1, 1, 1))} for xor, {speed((1, 2, 0x8E))} for rs"
+    if isinstance(by, Isal):
+        path = next((path for path in candidates() if path.rpartition("/")[2] in by.name), "")
+        whose = f"in {os.path.dirname(path)}" if "/" in path else "the system's"
+        return True, f"parity by {by.name}, {whose}; {speeds}"
+    return True, f"parity by NumPy, no ISA-L was found; {speeds}. Install the extra `redundancy` for a faster rs"
 
 
 __all__ = ["doctor"]
