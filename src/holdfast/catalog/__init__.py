@@ -12,6 +12,7 @@ from .attempts import (
     Holder,
     check_fence,
     find_holder,
+    known_places,
     list_attempts,
     put_base,
     put_end,
@@ -44,7 +45,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "Attempt", "Base", "End", "Holder", "check_fence", "find_holder", "list_attempts",
+    "Attempt", "Base", "End", "Holder", "check_fence", "find_holder", "known_places", "list_attempts",
     "put_base", "put_end", "put_fence", "read_attempt",
     "Problem", "check_records", "Commit", "Loop", "check_refs", "read_commit", "read_linked", "evict", "Name", "Snapshot",
     "Catalog", "Version", "list_versions", "read_catalog", "why_kept", "Process", "current",

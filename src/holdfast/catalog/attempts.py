@@ -59,6 +59,7 @@ class Attempt(NamedTuple):
     end: End | None = None
     damaged: str | None = None
     where: str | None = None  # the directory as the holder knew it
+    places: tuple[tuple[str, str], ...] = ()  # kind and directory of the places that nodes had for it
     execution: str | None = None  # the supervisor's name for the start of the program that it belongs to
 
 
@@ -112,7 +113,14 @@ def _fence_values(body: dict[str, Any], key: str) -> dict[str, Any]:
         "where": where if isinstance(where := body.get("where"), str) else None,
         "execution": execution if isinstance(execution := body.get("execution"), str) else None,
         "processes": tuple(map(Process.parse, field(body, "processes", list, key))),
+        "places": tuple(_place(value, key) for value in body.get("places") or ()),
     }
+
+
+def _place(value: Any, key: str) -> tuple[str, str]:
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(word, str) for word in value):
+        raise DamageError(f"{key}: member 'places' is malformed", file=key)
+    return value[0], value[1]
 
 
 def _base_value(body: dict[str, Any], key: str) -> dict[str, Any]:
@@ -135,6 +143,17 @@ def _end_value(body: dict[str, Any], key: str) -> dict[str, Any]:
         text("error"),
     )
     return {"end": end}
+
+
+def known_places(store: Store, last: int = 8) -> list[tuple[str, str]]:
+    """(kind, directory) of the places on nodes that the newest attempts had, each kind once, the newest's. What can't be read
+    is passed over: the places are then those that the program names."""
+    found: dict[str, str] = {}
+    attempts = list_attempts(store)
+    for number in sorted(attempts, reverse=True)[:last]:
+        for kind, root in read_attempt(store, number, attempts[number] & {"json"}).places:
+            found.setdefault(kind, root)
+    return list(found.items())
 
 
 # -- who holds the run ----------------------------------------------------------------------
@@ -203,6 +222,7 @@ def put_fence(
     processes: Sequence[dict[str, Any]],
     first_version: int,
     above: int = 0,
+    places: Sequence[tuple[str, str]] = (),
 ) -> int:
     """Fence off all earlier attempts; the new attempt's number, greater than `above`. Of two at once the later wins."""
     for _ in range(100):
@@ -218,6 +238,7 @@ def put_fence(
             "holder": holder,
             "processes": list(processes),
             "where": store.location,
+            **({"places": [list(place) for place in places]} if places else {}),
         }
         if execution := os.environ.get(EXECUTION):
             body["execution"] = execution

@@ -6,6 +6,7 @@ Knows nothing of users' objects, of MPI, or of directories: items in, items out,
 from .flight import Flight
 from .index import open_part, read_groups, read_part
 from .part import write_part
+from .placed import Here, look_for_fence, publish_at, put_held
 from .plan import Base, Item, Plan
 from .publish import Parcel, Published, publish
 from .read import PartReader, Source
@@ -13,6 +14,7 @@ from .units import Written, no_release
 from .write import ThreadWriting, Writing
 
 __all__ = [
+    "Here", "look_for_fence", "publish_at", "put_held",
     "open_part", "read_groups", "read_part", "Published", "publish", "PartReader", "Source",
     "Base", "Flight", "Item", "Parcel", "Plan", "ThreadWriting", "Writing", "Written", "no_release", "write_part",
 ]  # fmt: skip

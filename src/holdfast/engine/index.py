@@ -27,16 +27,24 @@ def read_groups(store: Store, commit: Commit) -> list[Group]:
 
 
 def read_part(store: Store, commit: Commit, rank: int, groups: list[Group] | None = None) -> Part:
-    """The index of one rank; reads the header of its group and the part alone. DamageError."""
+    """The index of one rank; reads the header of its group and the part alone. DamageError.
+
+    A store that keeps parts beside the indexes (`find_part(commit, rank)`, None if it has not this one) is asked first."""
+    find_part = getattr(store, "find_part", None)
+    if find_part is not None and (found := find_part(commit, rank)) is not None:
+        return _checked(found, commit, commit.path)
     for number, group in enumerate(groups if groups is not None else read_groups(store, commit)):
         if group.first <= rank < group.first + group.ranks:
             key = f"{commit.path}/{group_name(number)}"
-            part = _read_part(store, key, group, rank)
-            if not versions_used(part) <= set(commit.refs):  # retention goes by the commit: it would not have kept them
-                text = f"{key}: the index of rank {rank} refers to versions that the commit does not name"
-                raise DamageError(text, file=key, rank=rank)
-            return part
+            return _checked(_read_part(store, key, group, rank), commit, key)
     raise DamageError(f"{commit.path} has no index of rank {rank}", file=commit.path, rank=rank)
+
+
+def _checked(part: Part, commit: Commit, key: str) -> Part:
+    if not versions_used(part) <= set(commit.refs):  # retention goes by the commit: it would not have kept them
+        text = f"{key}: the index of rank {part.rank} refers to versions that the commit does not name"
+        raise DamageError(text, file=key, rank=part.rank)
+    return part
 
 
 def _read_part(store: Store, key: str, group: Group, rank: int) -> Part:

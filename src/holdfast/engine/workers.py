@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from _thread import start_new_thread
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,9 +26,9 @@ def step_back() -> None:
 class Worker:
     """A thread that runs `target()`, which catches everything itself.
 
-    Not a `threading.Thread`: where an exception that a signal brings interrupts the start of one, the thread can stand still for
-    ever before its first line, holding a lock that the start left behind; and until Python 3.13 one whose `join` was interrupted
-    counts as ended. Starting this one is a single call, so that it runs or does not.
+    Not a `threading.Thread`: where an exception that a signal brings interrupts the start of one, the thread can stand still
+    for ever before its first line, for a lock that the start left held; and until Python 3.13 one whose `join` was
+    interrupted counts as ended. Starting this one is a single call, so that it runs or does not.
     """
 
     def __init__(self, target: Callable[[], object]) -> None:

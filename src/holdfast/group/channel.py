@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import RankError
+from ..errors import RankError, UsageError
 from .transfers import Transfer
 from .waiting import deadline_error, wait_until
 
@@ -43,6 +43,18 @@ class Channel(Protocol):
 
     def receive(self, source: int, into: Bytes) -> Moving:
         """Begin to receive as many bytes as `into` has (local)."""
+
+
+class SerialChannel:
+    """Of a process alone, which has nobody to send to."""
+
+    rank, size = 0, 1
+
+    def send(self, dest: int, data: Bytes) -> Moving:
+        raise UsageError(f"There is no rank {dest} to send to; this process is alone.")
+
+    def receive(self, source: int, into: Bytes) -> Moving:
+        raise UsageError(f"There is no rank {source} to receive from; this process is alone.")
 
 
 class MPIChannel:
@@ -91,4 +103,4 @@ class _Moving:
         )
 
 
-__all__ = ["Channel", "MPIChannel", "Moving"]
+__all__ = ["Channel", "MPIChannel", "Moving", "SerialChannel"]

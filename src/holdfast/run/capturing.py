@@ -125,17 +125,18 @@ class Capturing:
 
     # -- who writes ------------------------------------------------------------------------------
 
-    def writing(self, key: str, plan: Plan) -> Writing:
-        """Begin the data file `key`. StorageError."""
+    def writing(self, key: str, plan: Plan, place: Store | None = None) -> Writing:
+        """Begin the data file `key`, in the run's own store or another `place`. StorageError."""
+        store = place or self._store
         threads = self._options.threads
         frozen = any(unit.how == "cow" for unit in plan.units)
         if self._options.engine == "process" or frozen:
             helper = self._start_helper()
             if helper is not None and (helper.reads_memory or not plan.holds):
-                return helper.begin(self._store.location, key, plan.expected, threads)
+                return helper.begin(store.location, key, plan.expected, threads)
             if helper is not None:
                 self.tell_once("holds", "the helper process can't read memory that is not copied; threads write such versions.")
-        return ThreadWriting(self._store, key, plan.expected, threads)
+        return ThreadWriting(store, key, plan.expected, threads)
 
     def freeze(self, plan: Plan, writing: Writing) -> float:
         """Capture the plan's memory; the program may go on when this returns. Seconds that it waited for room."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from ..catalog import Commit, Loop, Snapshot
 from ..catalog.retention import remove, remove_surplus_records
@@ -38,6 +39,9 @@ from .resume import reader_of
 from .tidying import Tidying, told
 from .tracking import Tracking
 
+if TYPE_CHECKING:
+    from .levels.placing import Placing
+
 log = logging.getLogger("holdfast")
 
 _ROOM = 1.5  # times the state: a chain that has written more is ended by a version that is written whole
@@ -67,10 +71,15 @@ class Writer:
     carry: PartReader | None = None
     written: int = 0  # versions of this attempt
     replicated: bool = False  # whether the program has replicated objects, as all ranks have agreed
+    levels: Placing | None = None  # where versions come to first, if that is not the run's own store
+    reading: Store | None = None  # from where what was written is read, if that is not the run's own store alone
+    missed: bool = False  # whether the version before is nowhere, since its place failed
     _flight: Flight[_Landed] | None = None
     _handle: Handle | None = None
     _failed: HoldfastError | None = None
     _seconds: float | None = None
+    _aim: bool = False  # whether what is in flight goes to the places
+    _placed: bool | None = None  # whether the newest version is there; None: the next one is to be whole
     _bygone: PartReader | None = None  # of the version before `carry`: closed beside the program, which it would hold up
 
     def __post_init__(self) -> None:
@@ -113,6 +122,7 @@ class Writer:
         way, is raised by `land` on all ranks alike.
         """
         draft = self._draft("checkpoint", step, loops, complete, reason, None)
+        placed = self.levels is not None and self.levels.wants(reason, waits) and not self._sharing
         handle.version, handle.begun = draft.version, True
         writing: Writing | None = None
         plan: Plan | None = None
@@ -121,8 +131,10 @@ class Writer:
         torn: list[HoldfastError] = []  # the program goes on although its memory is still being read
         lock = Lock()
         try:
-            plan = self._plan(draft, *collect())
-            writing = self.capturing.writing(f"{draft.path}/{data_name(self.group.rank)}", plan)
+            # What a version refers to is where it is itself: in the run's own store, or at the places.
+            plan = self._plan(draft, *collect(), whole=self.levels is not None and placed != self._placed)
+            place = self.levels.ladder.place.store if self.levels is not None and placed else None
+            writing = self.capturing.writing(f"{draft.path}/{data_name(self.group.rank)}", plan, place)
             waited = self.capturing.freeze(plan, writing)
             direct = any(unit.how == "direct" for unit in plan.units)
             plan.let_go()
@@ -158,9 +170,9 @@ class Writer:
                 raise
 
         def fly() -> _Landed:
-            return self._fly(draft, handle, began, stalled, write, waits or direct or self.background is None)
+            return self._fly(draft, handle, began, stalled, write, waits or direct or self.background is None, placed)
 
-        self._handle = handle
+        self._handle, self._aim = handle, placed
         # Alone, a rank has nobody to wait for with its own error: it is over at once.
         alone = error is not None and self.group.size == 1
         self._flight = Flight(draft.name, fly, background=self.background is not None and not alone)
@@ -175,14 +187,14 @@ class Writer:
                     raise
         handle.seconds = time.perf_counter() - began
 
-    def _plan(self, draft: Commit, items: Sequence[Item], files: Sequence[StoredFile]) -> Plan:
+    def _plan(self, draft: Commit, items: Sequence[Item], files: Sequence[StoredFile], whole: bool) -> Plan:
         if self._tracking is None:
             self._tracking = Tracking(self.options.incremental, self.group.size)
         before = (self.carry.part, self.parent) if self.carry is not None and self.parent is not None else None
         sources = SourceTable()
         # Alike on all ranks. The second version is written whole as well: one bad block is not to take all there is. And one
         # is when a chain has taken much more room than the state: all of it is kept for the one block that never changes.
-        whole = self.behind + 2 > self.options.max_chain or not self.spared or self.chained > _ROOM * self.state
+        whole = whole or self.behind + 2 > self.options.max_chain or not self.spared or self.chained > _ROOM * self.state
         items = self.capturing.choose(items)
         items = self._tracking.bases(items, draft.name, before, sources, whole)
         return Plan(self.group.rank, items, files, sources, self.group.size)
@@ -195,7 +207,7 @@ class Writer:
         return self.group.size > 1 and (self.replicated or any(o.replicated for o in stored))
 
     def _fly(
-        self, draft: Commit, handle: Handle, began: float, stalled: float, write: _Write, waits: bool
+        self, draft: Commit, handle: Handle, began: float, stalled: float, write: _Write, waits: bool, placed: bool
     ) -> _Landed:
         """In the flight's thread: everything after the capture."""
         parts: list[Part] = []
@@ -217,7 +229,10 @@ class Writer:
         group = self.background or self.group
         try:
             known = draft._replace(seconds=stalled)
-            published = self._publish(group, known, began, whole, shared if self._sharing else None, waits)
+            if self.levels is not None and placed:
+                published = self.levels.publish(known, whole, began if waits else None)
+            else:
+                published = self._publish(group, known, began, whole, shared if self._sharing else None, waits)
         except HoldfastError as error:
             handle.end(error)
             raise
@@ -226,11 +241,14 @@ class Writer:
             raise
         durable = time.perf_counter() - began - stalled
         handle.bytes = published.commit.nbytes
-        handle.reach("durable")
-        if self.group.rank == 0:
-            self.tidying.after(self.attempt, published.link.name)
+        if not placed:
+            handle.reach("durable")
+            if self.group.rank == 0:
+                self.tidying.after(self.attempt, published.link.name)
+            if self.levels is not None:
+                self.levels.stored(published)
         handle.end()
-        reader = reader_of(self.store, published.commit, parts[0], self.group.rank, self.options.threads)
+        reader = reader_of(self.reading or self.store, published.commit, parts[0], self.group.rank, self.options.threads)
         return _Landed(published, reader, durable)
 
     def arrive(self, seconds: float | None = None) -> None:
@@ -252,8 +270,12 @@ class Writer:
         except HoldfastError as error:
             if any(cause.type in ("DamageError", "KeyMissingError") for cause in error.causes):
                 self.spared = False  # what it referred to is not there any more: the next one is to need nothing
-            self._failed = error
+            if self._aim and self.levels is not None and self.levels.failed(flight.name, error):
+                self.missed = True
+            else:
+                self._failed = error
             return
+        self._placed = self._aim
         self._bygone, self.carry = self.carry, landed.reader
         commit = landed.published.commit
         if not commit.refs:
@@ -313,7 +335,8 @@ class Writer:
         waits: bool = True,
     ) -> Published:
         try:
-            published = publish(self.store, group, draft, write, shared, began if waits else None)
+            room = self.levels.room if self.levels is not None else None
+            published = publish(self.store, group, draft, write, shared, began if waits else None, room=room)
         except (CheckpointError, UsageError) as error:
             # All ranks have reported and write no more: what there is of it goes, which also makes room on a full disk.
             # Not if it was there before: then it is another process's.

@@ -12,7 +12,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..catalog import End, check_fence, put_end
 from ..catalog.failures import read_failures
@@ -41,6 +41,9 @@ from .pacing import Decision, Pacer
 from .resume import Restored, Resume
 from .settling import settle
 from .signals import Interrupts, signal_name
+
+if TYPE_CHECKING:
+    from .levels import Levels
 
 log = logging.getLogger("holdfast")
 
@@ -98,6 +101,7 @@ class Execution:
         self.patient = False  # whether the program waits for the pending checkpoint until it is durable
         self.rollback: Callable[[], None] | None = None
         self.foreign: tuple[StoredFile, ...] = ()  # output files of all ranks, if the restored version had other ranks
+        self.levels: Levels | None = None
         self.closers: list[Callable[[], None]] = []
         self._owner = os.getpid()
         self.left = False  # whether the program has said how it ends
@@ -213,6 +217,9 @@ class Execution:
             seconds = self.writer.land()
             if was_flying and seconds is not None:
                 self.costs.landed(seconds)
+            if self.writer.missed:  # its place failed: another one is due, and goes to the run's own store
+                self.writer.missed = False
+                self.pending = self.pending or Handle(self.writer.number, self.options.timeout)
         except HoldfastError as error:
             if told and isinstance(error, CheckpointError):
                 log.error("%s", error)
@@ -252,6 +259,8 @@ class Execution:
                 error, code = failed, EXIT_LAST_CHECKPOINT_FAILED
         else:
             self.land(told=True)
+        if self.levels is not None:
+            self.levels.end(complete=False)
         if error is None and not self.loops.moved and not self.writer.written:
             code = EXIT_INTERRUPTED_NO_PROGRESS
         if error is None:
@@ -284,6 +293,8 @@ class Execution:
             self.take("final", complete=True)
             self.loops.complete, self.loops.moved = True, False
         self.land()
+        if self.levels is not None:
+            self.levels.end(complete=True)
         self.end("complete")
         self.left = True
 
@@ -308,6 +319,8 @@ class Execution:
             log.error("%s", error)
         if self.writer.failed is not None and not self.left:
             log.error("the last version did not become durable: %s", self.writer.failed)
+        if self.levels is not None and not self.levels.ended:
+            self.levels.drain(seconds)
 
     def close(self) -> None:
         """Release everything (local)."""

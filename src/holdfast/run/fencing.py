@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..catalog import current, put_fence
 from ..errors import HoldfastError
@@ -17,14 +17,23 @@ from ..store import Store
 log = logging.getLogger("holdfast")
 
 
-def fence(store: Store, group: Group, first_version: int, kind: str = "run", above: int = 0) -> int:
-    """Put the fence of a new attempt and return its number, greater than all there are and than `above` (collective)."""
+def fence(
+    store: Store,
+    group: Group,
+    first_version: int,
+    kind: str = "run",
+    above: int = 0,
+    places: Sequence[tuple[str, str]] = (),
+) -> int:
+    """Put the fence of a new attempt and return its number, greater than all there are and than `above` (collective).
+
+    `places`: kinds and directories of the places that nodes have for it."""
     everyone = together(group, "starting an attempt", data=current().plain())
 
     def put() -> int:
         holder = current().plain() | {"user": _user(), "command": " ".join(sys.argv)[:500]}
         processes = [p for p in everyone if isinstance(p, dict)]
-        return put_fence(store, kind, group.size, holder, processes, first_version, above)
+        return put_fence(store, kind, group.size, holder, processes, first_version, above, places)
 
     number = from_root(group, "starting an attempt", put)
     assert isinstance(number, int)

@@ -8,9 +8,9 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..catalog import Snapshot, find_holder
+from ..catalog import Snapshot, find_holder, known_places
 from ..config import Options, load
 from ..errors import ConfigError, DamageError, MismatchError, RunInUseError, UsageError
 from ..format import decode_record, encode_record
@@ -23,6 +23,9 @@ from .execution import Execution
 from .fencing import Heartbeat, fence
 from .resume import Resume
 from .run import Run
+
+if TYPE_CHECKING:
+    from .levels import Levels
 
 log = logging.getLogger("holdfast")
 
@@ -47,7 +50,7 @@ def open(
     failed checkpoint does, "raise" (default) or "warn". takeover: take the run from a holder that lives. config: an
     option file's path, or a mapping. mode: "a" resumes or begins, "r" reads and never writes. Further options: `signals`,
     `params_changed`, `objects_changed`, `ranks_changed`, `timeout`, `lease`, `threads`, `capture`, `staging`, `arena`,
-    `incremental`, `max_chain`, `overlap`, `engine` (see `holdfast.config.Options`);
+    `incremental`, `max_chain`, `overlap`, `engine`, `levels` (see `holdfast.config.Options`);
     all can stand in `holdfast.toml` and as HOLDFAST_* in the environment.
 
     Raises ConfigError, UsageError, RunInUseError, MismatchError (params, ranks), StorageError, DamageError.
@@ -82,8 +85,9 @@ def _open(
     url: str | os.PathLike[str], group: Group, options: Options, params: dict[str, Any] | None
 ) -> Execution:
     # Rank 0 makes the place and looks; the others open it when it is there.
-    where = from_root(group, "opening the run", lambda: _prepare(url, options))
-    assert isinstance(where, str)
+    told = from_root(group, "opening the run", lambda: _prepare(url, options))
+    assert isinstance(told, dict)
+    where, known = told["where"], [(kind, root) for kind, root in told["places"]]
     error: Exception | None = None
     store: Store | None = None
     try:
@@ -92,16 +96,25 @@ def _open(
         error = failed
     together(group, "opening the run", error=error)
     assert store is not None
-    opened = store
-    found = from_root(group, "looking what there is", lambda: _look(opened, options, params, group.size))
+    levels: Levels | None = None
+    if options.levels is not None or group.size > 1 or known:
+        from .levels import climb  # most serial programs have none
+
+        levels = climb(group, store, options, told["run"], where, known)
+    reading = levels.store if levels is not None else store
+    found = from_root(group, "looking what there is", lambda: _look(reading, options, params, group.size))
     assert isinstance(found, dict)
-    attempt = fence(store, group, found["first"], above=found["attempt"])
+    roots = levels.roots if levels is not None else ()
+    attempt = fence(store, group, found["first"], above=found["attempt"], places=roots)
     # Looked at again: only what is there *after* our fence can't be joined by what an earlier holder still commits.
     # Numbers too: what it committed meanwhile has had its own.
-    again = from_root(group, "looking what there is", lambda: _look(opened, options, params, group.size))
+    if levels is not None:
+        levels.look()
+    again = from_root(group, "looking what there is", lambda: _look(reading, options, params, group.size))
     assert isinstance(again, dict)
     candidates = [(name, digest) for name, digest in again["candidates"]]
-    resume = Resume(store, group, candidates, options.threads, options.objects_changed == "error")
+    recovery = levels.recovery if levels is not None else None
+    resume = Resume(reading, group, candidates, options.threads, options.objects_changed == "error", recovery)
     background = make_background(group, options.timeout) if options.overlap != "off" else None
     if background is None and options.overlap != "off" and group.rank == 0:
         log.warning(
@@ -111,6 +124,9 @@ def _open(
     execution = Execution(
         where, store, group, background, options, resume, again["params"], attempt, again["next"]
     )
+    if levels is not None:
+        execution.levels = levels
+        levels.begin(execution.writer)
     if group.rank == 0:
         heartbeat = Heartbeat(store, lambda: execution.writer.attempt, options.lease)
         execution.closers.append(heartbeat.stop)
@@ -118,8 +134,9 @@ def _open(
     return execution
 
 
-def _prepare(url: str | os.PathLike[str], options: Options) -> str:
-    """On rank 0: the directory, the run's identity, and nobody else in it. Returns its absolute path."""
+def _prepare(url: str | os.PathLike[str], options: Options) -> dict[str, Any]:
+    """On rank 0: the directory, the run's identity, and nobody else in it. Returns its absolute path, the run's id, and the
+    places on nodes that its attempts had."""
     store = open_store(url, create=True)
     where = _where(store)
     if not store.exists(RUN_KEY) and not store.list("attempts") and (others := store.strangers()):
@@ -129,7 +146,7 @@ def _prepare(url: str | os.PathLike[str], options: Options) -> str:
             file=where,
         )
     store.sync_root()
-    _identify(store)
+    run = _identify(store)
     holder = find_holder(store, options.lease)
     if holder is not None:
         grace = os.environ.get("HOLDFAST_SUPERVISED")
@@ -141,11 +158,11 @@ def _prepare(url: str | os.PathLike[str], options: Options) -> str:
             holder = find_holder(store, options.lease)
         if holder is not None and not options.takeover:
             raise holder.error(where)
-    return where
+    return {"where": where, "run": run, "places": [list(place) for place in known_places(store)]}
 
 
-def _identify(store: Store) -> None:
-    """The run's identity file; made anew if it is missing or damaged. ConfigError for a newer format."""
+def _identify(store: Store) -> str:
+    """The run's id, from its identity file, which is made anew if it is missing or damaged. ConfigError for a newer format."""
     try:
         body, _, complaints = decode_record(store.get(RUN_KEY, RECORD_LIMIT), RUN_KEY)
         if body.get("format") != FORMAT:
@@ -155,7 +172,7 @@ def _identify(store: Store) -> None:
                 file=RUN_KEY,
             )
         if not complaints:
-            return
+            return str(body.get("run", ""))
     except KeyMissingError:
         body = {"format": FORMAT, "run": os.urandom(16).hex(), "created": time.time()}
     except DamageError:
@@ -164,6 +181,7 @@ def _identify(store: Store) -> None:
     else:
         store.delete(RUN_KEY)
     store.put(RUN_KEY, encode_record(body)[0])
+    return str(body.get("run", ""))
 
 
 def _look(store: Store, options: Options, params: dict[str, Any] | None, ranks: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..catalog import Commit, check_refs, read_commit
 from ..engine import PartReader, open_part
@@ -21,17 +21,22 @@ from . import objects, shards
 from .objects import Entry, Objects
 from .untouched import Untouched
 
+if TYPE_CHECKING:
+    from .levels.recover import Recovery
+
 Candidate = tuple[str, str]  # a version's name, and its commit's digest ("": whatever it is)
 
 
 class Restored(NamedTuple):
     """What an execution goes on from. `version`: its number, `step`: steps completed then, `source`: where its bytes
-    were read, `skipped`: (version's name, what was wrong with it) of each newer one that was passed over."""
+    were read, `skipped`: (version's name, what was wrong with it) of each newer one that was passed over; `sources`: where
+    nodes hold it, for each rank from where it came."""
 
     version: int
     step: int | None
     source: str
     skipped: tuple[tuple[str, str], ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 @dataclass
@@ -46,7 +51,13 @@ class Resume:
     """One rank's view of the candidates, newest first. `strict`: False if objects may differ from the stored ones."""
 
     def __init__(
-        self, store: Store, group: Group, candidates: Sequence[Candidate], threads: int, strict: bool
+        self,
+        store: Store,
+        group: Group,
+        candidates: Sequence[Candidate],
+        threads: int,
+        strict: bool,
+        recovery: Recovery | None = None,
     ) -> None:
         self._store, self._group, self._candidates = store, group, list(candidates)
         self._threads, self._strict = threads, strict
@@ -55,6 +66,9 @@ class Resume:
         self._reader: PartReader | None = None
         self._commit: Commit | None = None
         self._untouched = Untouched()
+        self._recovery = recovery
+        self._arranged: set[int] = set()
+        self._arrange()
 
     @property
     def commit(self) -> Commit | None:
@@ -104,7 +118,7 @@ class Resume:
             except MismatchError:
                 return
             except DamageError as error:
-                self._advance(error.message)
+                self._damaged(error)
 
     @property
     def recut(self) -> bool:
@@ -147,7 +161,7 @@ class Resume:
             try:
                 return self.files()
             except DamageError as error:
-                self._advance(error.message)
+                self._damaged(error)
 
     @property
     def reader(self) -> PartReader | None:
@@ -169,8 +183,32 @@ class Resume:
                 self._reader = open_part(self._store, commit, rank, self._threads)
                 self._commit = commit
             except (DamageError, StorageError) as error:  # missing, wrong, or not given back by the disk
-                self._advance(error.message)
+                self._damaged(error)
         return self._reader
+
+    def _damaged(self, error: DamageError | StorageError) -> None:
+        if self._recovery is not None and isinstance(error, DamageError):
+            self._recovery.view.blame(error)
+        self._advance(error.message)
+
+    def _arrange(self) -> None:
+        """Have the newest candidate that can be had brought to this node, as far as nodes hold it; again when there is less to
+        do it with, or an older one is needed (collective)."""
+        if self._recovery is None or not self._candidates:
+            return
+        first = self._index
+        if self._arranged and self._recovery.worse:
+            first = 0
+            self._arranged.clear()
+        if first in self._arranged or first >= len(self._candidates):
+            return
+        found = self._recovery.arrange(self._candidates[first:])
+        self.close()
+        self._index = first + found.start
+        self._skipped = {i: why for i, why in self._skipped.items() if i < self._index}
+        for i, why in found.passed.items():
+            self._skipped.setdefault(first + i, why)
+        self._arranged.add(self._index)
 
     def _advance(self, why: str | None) -> None:
         if why is not None:
@@ -204,6 +242,9 @@ class Resume:
         shards.check_cover([shard for ranks in self._exchange(mine) for shard in ranks], whole=self._group.size > 1)
         while True:
             self._together_at_one()
+            if self._arranged:
+                self._arrange()
+                self._together_at_one()
             reader = self._open()
             findings = _Findings()
             failed: Exception | None = None
@@ -212,6 +253,8 @@ class Resume:
                     findings = self._restore(reader, protected, dropped)
                 except DamageError as error:
                     findings = _Findings(damage=error.message)
+                    if self._recovery is not None:
+                        self._recovery.view.blame(error)
                 except Exception as error:  # of the program's objects: all ranks are to hear of it
                     failed = error
             elif self._candidates:

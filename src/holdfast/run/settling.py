@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..catalog import Base, Snapshot, put_base
 from ..catalog.retention import has_spare, since_full
+from ..engine import Item
 from ..errors import HoldfastError, StorageError, UsageError
+from ..format.keys import COMMIT_NAME
 from ..group import from_root, together
 from .resume import Restored
 
@@ -25,7 +27,8 @@ def settle(x: Execution) -> None:
     commit = x.resume.commit
     if commit is not None and reader is not None:
         recut = commit.ranks != x.group.size
-        x.restored = Restored(commit.version, commit.step, f"{x.url}/{commit.path}", x.resume.skipped)
+        sources = tuple(x.levels.recovery.sources.get(commit.name, ())) if x.levels is not None else ()
+        x.restored = Restored(commit.version, commit.step, f"{x.url}/{commit.path}", x.resume.skipped, sources)
         x.step = commit.step
         x.loops.resume(commit.loops, commit.complete)
         x.writer.carry = None if recut else reader
@@ -34,7 +37,9 @@ def settle(x: Execution) -> None:
     if not x.readonly:
         sealed = from_root(x.group, "sealing the base", lambda: _seal(x))
         assert isinstance(sealed, list)
-        x.writer.behind, x.writer.chained, x.writer.spared = sealed
+        x.writer.behind, x.writer.chained, x.writer.spared, lineage = sealed
+        if x.levels is not None:
+            x.levels.settle(sum(b.nbytes for item in _items(x) for b in item.buffers), lineage, x.writer.attempt)
         if commit is not None:
             x.costs.recall(commit.seconds)
             x.writer.state = commit.state
@@ -46,6 +51,16 @@ def settle(x: Execution) -> None:
         for name, why in x.restored.skipped:
             log.warning("version %s was passed over: %s", name, why)
         log.info("resumes from version %d (step %s)", x.restored.version, x.restored.step)
+        for rank, source in enumerate(x.restored.sources):
+            log.info("rank %d: from %s", rank, source)
+
+
+def _items(x: Execution) -> list[Item]:
+    """The protected objects as they would be written now; none if that can't be said, which the checkpoint will tell."""
+    try:
+        return [entry.item() for entry in x.objects]
+    except Exception:
+        return []
 
 
 def _agree_on_replicated(x: Execution) -> None:
@@ -85,17 +100,20 @@ def _seal(x: Execution) -> list[Any]:
     link = x.writer.parent
     chain = tuple(x.resume.behind) if link else ()
     behind = (link, *chain) if link else ()
-    snapshot = Snapshot(x.store)
+    reading = x.writer.reading or x.store
+    snapshot = Snapshot(reading)
     records = snapshot.counting_records(behind)
     put_base(x.store, x.writer.attempt, Base(link, chain, records, x.params, x.group.size))
-    x.writer.tidying.lineage = [other.name for other in behind]
+    names = [other.name for other in behind]
+    stored = names if reading is x.store else [n for n in names if x.store.exists(f"versions/{n}/{COMMIT_NAME}")]
+    x.writer.tidying.lineage = stored
     x.writer.tidying.clean(x.writer.attempt, x.writer.number)
     commit = x.resume.commit
     if commit is None:
-        return [0, 0, x.options.keep.last == 1]
-    spared = x.options.keep.last == 1 or has_spare(x.store, x.writer.tidying.lineage)
+        return [0, 0, x.options.keep.last == 1, names]
+    spared = x.options.keep.last == 1 or has_spare(reading, names)
     if snapshot.names["checkpoint"][0].number > commit.version:
         # Going back behind versions that there were: who made them may still be deleting what those did not need. The first
         # version from here on is to need nothing of it.
-        return [x.options.max_chain, 0, spared]
-    return [*since_full(x.store, commit, x.options.max_chain), spared]
+        return [x.options.max_chain, 0, spared, names]
+    return [*since_full(reading, commit, x.options.max_chain), spared, names]

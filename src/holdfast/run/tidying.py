@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 from ..catalog import Commit
 from ..catalog.retention import find_surplus, remove_all, remove_unfinished
 from ..errors import HoldfastError
+from ..format import parse_version
 from ..policy import Keep
 from ..store import Store
 
@@ -29,20 +30,22 @@ class Tidying:
         self.lineage: list[str] = []
         self._known: dict[str, Commit | None] = {}
         self._thread: Thread | None = None
+        self._one = Lock()
         self._done = Event()
         self._done.set()
 
     def after(self, attempt: int, name: str) -> None:
         """The checkpoint `name` is durable: delete what is beyond those to keep, in a thread. One at a time."""
-        self.finish()
-        self.lineage.insert(0, name)
-        self._done.clear()
-        thread = Thread(target=self._retain, args=(attempt,), name="holdfast-tidy", daemon=True)
-        try:
-            thread.start()
-            self._thread = thread
-        except RuntimeError:  # the interpreter is on its way out: the next attempt deletes them
-            self._done.set()
+        with self._one:  # what comes from the places of nodes comes in another thread, and may come late
+            self.finish()
+            self.lineage = sorted({*self.lineage, name}, key=_age, reverse=True)
+            self._done.clear()
+            thread = Thread(target=self._retain, args=(attempt,), name="holdfast-tidy", daemon=True)
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError:  # the interpreter is on its way out: the next attempt deletes them
+                self._done.set()
 
     def settle(self) -> None:
         """Wait until what is small has been deleted, so that a program that waits for a checkpoint sees what there is."""
@@ -70,6 +73,10 @@ class Tidying:
                 self.lineage = [name for name in self.lineage if name not in found]
         finally:
             self._done.set()
+
+
+def _age(name: str) -> tuple[int, int]:
+    return parse_version(name) or (0, 0)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,282 @@
+"""Versions of the nodes' places copied behind the program: to the run's own store, and to a second place.
+
+One thread for each rank, with a group of its own. What is next is said by rank 0, so that all ranks do the same: the newest
+version that is due, also if others came before it; a store that is slower than the checkpoints gets as many as it takes. A
+version that refers to others is copied after these.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from ...catalog import Commit
+from ...catalog.places import Place
+from ...engine import Here, publish, put_held
+from ...errors import DamageError, FencedError, HoldfastError
+from ...format import BLOCK, Extent, Link, Part, digest
+from ...format.blocks import ALIGN
+from ...format.keys import COMMIT_NAME, data_name
+from ...group import Group, from_root, together
+from ...store import Store
+from ...store.aligned import empty as aligned_empty
+
+log = logging.getLogger("holdfast")
+
+
+class Placed(NamedTuple):
+    """A version at the nodes' places, on its way further. `record`: its commit's file; `due`: names of the levels it is to
+    reach."""
+
+    commit: Commit
+    link: Link
+    record: bytes
+    due: tuple[str, ...]
+
+
+class Keeper:
+    """For one rank. `after(commit)`: called on rank 0 when a version has reached the run's own store; `second`: where the
+    local level's copies go, None if there is none behind the first."""
+
+    def __init__(
+        self,
+        store: Store,
+        place: Place,
+        group: Group,
+        limit: int | None,
+        second: Here | None,
+        timeout: float,
+        after: Callable[[Commit], None],
+    ) -> None:
+        self._store, self._place, self._group, self._limit = store, place, group, limit
+        self._second, self._timeout, self._after = second, timeout, after
+        self._waiting: list[Placed | None] = []  # None: the end
+        self._changed = threading.Condition()
+        self._busy: Placed | None = None
+        self._thread: threading.Thread | None = None
+        self._told: set[str] = set()
+        self.broken = False
+        self.reached: dict[str, str] = {}  # the newest version at each level, by the level's name
+
+    # -- what there is to do (local) ----------------------------------------------------------------
+
+    def add(self, placed: Placed) -> None:
+        """A version has been committed at the places; on all ranks alike."""
+        if not placed.due or self.broken:
+            return
+        with self._changed:
+            self._waiting.append(placed)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="holdfast-keeper", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    @property
+    def pinned(self) -> list[str]:
+        """Names of the versions that must stay at the place for now."""
+        with self._changed:
+            return [p.link.name for p in (*self._waiting, self._busy) if p is not None]
+
+    @property
+    def idle(self) -> bool:
+        with self._changed:
+            return not self._waiting and self._busy is None
+
+    def finish(self, seconds: float) -> bool:
+        """Wait until nothing is left to do, at most so long; whether that is so."""
+        end = time.monotonic() + seconds
+        with self._changed:
+            while (self._waiting or self._busy is not None) and not self.broken:
+                rest = end - time.monotonic()
+                if rest <= 0:
+                    return False
+                self._changed.wait(min(rest, 1.0))
+        return True
+
+    def end(self) -> None:
+        """Begin nothing more (by all ranks at one point of the program: they agree on it as on a version)."""
+        with self._changed:
+            if self._thread is None or self.broken:
+                return
+            self._waiting.append(None)
+            self._changed.notify_all()
+
+    # -- in the thread ----------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        from ...engine.workers import step_back
+
+        step_back()
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    self._changed.wait(60.0)
+            try:
+                if not self._next():
+                    return
+            except HoldfastError as error:
+                # Not of the work, which is told to all and gone on from, but of the agreement: the ranks are apart.
+                self._tell("keeper", f"versions are not copied from the nodes any more: {error}")
+                with self._changed:
+                    self.broken = True
+                    self._waiting.clear()
+                    self._busy = None
+                    self._changed.notify_all()
+                return
+
+    def _next(self) -> bool:
+        """Copy the version that rank 0 says; False if that is the end."""
+        name = from_root(self._group, "copying a version", lambda: _name(self._waiting[-1]))
+        placed = self._taken(str(name))
+        if not name:
+            return False
+        missing = f"rank {self._group.rank} has no version {name} to copy" if placed is None else ""
+        if any(together(self._group, "copying a version", missing)) or placed is None:
+            self._release()
+            return True
+        try:
+            for level, copy in (("local", self._to_second), ("global", self._to_store)):
+                if level in placed.due:
+                    self._try(level, placed, copy)
+        finally:
+            self._release()
+        return True
+
+    def _taken(self, name: str) -> Placed | None:
+        """The version of this name, due at every level at which it or one before it is; these are dropped. None if it did not
+        come in time."""
+        end = time.monotonic() + self._timeout
+        with self._changed:
+            while not (found := [i for i, p in enumerate(self._waiting) if _name(p) == name]):
+                if time.monotonic() > end:
+                    return None
+                self._changed.wait(0.1)
+            taken, self._waiting = self._waiting[: found[0] + 1], self._waiting[found[0] + 1 :]
+            due = {level for p in taken if p is not None for level in p.due}
+            placed = taken[-1]
+            self._busy = placed._replace(due=tuple(sorted(due))) if placed is not None else None
+            self._changed.notify_all()
+            return self._busy
+
+    def _release(self) -> None:
+        with self._changed:
+            self._busy = None
+            self._changed.notify_all()
+
+    def _try(self, level: str, placed: Placed, copy: Callable[[Placed], None]) -> None:
+        try:
+            copy(placed)
+        except FencedError:
+            self.broken = True
+            raise
+        except HoldfastError as error:
+            self._tell(level, f"version {placed.commit.version} is missing at the level {level}: {error.message}")
+            return
+        self._told.discard(level)
+        self.reached[level] = placed.link.name
+        if self._group.rank == 0:
+            log.info("version %d reached the level %s", placed.commit.version, level)
+
+    def _tell(self, what: str, text: str) -> None:
+        """One warning until it works again."""
+        if self._group.rank == 0 and what not in self._told:
+            log.warning("%s", text)
+        self._told.add(what)
+
+    # -- copying (collective) ----------------------------------------------------------------------
+
+    def _to_store(self, placed: Placed) -> None:
+        for link in reversed(placed.commit.refs):  # oldest first
+            self._flush(self._commit_of(link), link)
+        self._flush(placed.commit, placed.link)
+        if self._group.rank == 0:
+            self._after(placed.commit)
+
+    def _commit_of(self, link: Link) -> Commit:
+        from ...catalog import read_linked
+
+        return read_linked(self._place.store, link)
+
+    def _flush(self, commit: Commit, link: Link) -> None:
+        def there() -> bool:
+            return self._store.exists(f"{commit.path}/{COMMIT_NAME}")
+
+        if from_root(self._group, f"looking for version {commit.version}", there):
+            return
+
+        def clear() -> bool:  # what an earlier try has left
+            self._store.delete_tree(commit.path)
+            return True
+
+        from_root(self._group, f"making room for version {commit.version}", clear)
+        publish(self._store, self._group, commit, lambda key: self._copy(commit, key, self._store), sealed=link)
+
+    def _to_second(self, placed: Placed) -> None:
+        assert self._second is not None
+        here = self._second
+        for link in (*reversed(placed.commit.refs), placed.link):
+            commit = placed.commit if link == placed.link else self._commit_of(link)
+            error: Exception | None = None
+            try:
+                if self._group.rank not in here.place.ranks(commit.name):
+                    here.place.forget(commit.name, self._group.rank)
+                    part = self._copy(commit, f"{commit.path}/{data_name(self._group.rank)}", here.place.store)
+                    put_held(here, commit, self._group, part)
+            except Exception as failed:
+                error = failed
+            together(self._group, f"copying version {commit.version}", error=error)
+            error = None
+            try:
+                if here.leads:
+                    record = placed.record if link == placed.link else self._place.read_commit(commit.name) or b""
+                    here.place.put_commit(commit.name, record)
+            except Exception as failed:
+                error = failed
+            together(self._group, f"committing version {commit.version}", error=error)
+
+    def _copy(self, commit: Commit, key: str, to: Store) -> Part:
+        """This rank's data file, each of its blocks verified on the way; its index."""
+        held = self._place.read_held(commit.name, self._group.rank)
+        part = Part.decode(self._place.read_part(held), self._group.rank, self._place.part_key(commit.name, held.rank))
+        with self._place.store.open(key) as reader, to.create(key, part.nbytes) as writer:
+            began = time.monotonic()
+            staging = aligned_empty(2 * BLOCK)
+            for start, stop, extents in _spans(part):
+                block = staging[: stop - start]
+                reader.read(start, block)
+                for e in extents:
+                    if digest(block[e.offset - start : e.offset - start + e.nbytes]) != e.digest:
+                        raise DamageError(
+                            f"{key} in {self._place.store.location} is damaged at byte {e.offset}; version {commit.version} is "
+                            "not copied from there. Other versions are as they were.",
+                            file=key, offset=e.offset, rank=self._group.rank, version=commit.version,
+                        )  # fmt: skip
+                writer.write(start, block)
+                if self._limit is not None:  # of all ranks together, which are about as far
+                    ahead = stop * self._group.size / self._limit - (time.monotonic() - began)
+                    if ahead > 0:
+                        time.sleep(ahead)
+            writer.finish()
+        return part
+
+
+def _name(placed: Placed | None) -> str:
+    return placed.link.name if placed is not None else ""
+
+
+def _spans(part: Part) -> Iterator[tuple[int, int, list[Extent]]]:
+    """The part's own data file in pieces of at most two blocks, each with the extents that are in it: (start, stop, extents).
+
+    Pieces begin where a unit of writing began, at a multiple of 4096, and no extent is in two."""
+    own = {e.offset: e for o in part.objects for b in o.buffers for e in b.extents if e.source == 0}
+    start, some = 0, list[Extent]()
+    for offset in sorted(own):
+        if some and offset % ALIGN == 0 and offset + own[offset].nbytes - start > BLOCK:
+            yield start, offset, some
+            start, some = offset, []
+        some.append(own[offset])
+    if part.nbytes > start:
+        yield start, part.nbytes, some

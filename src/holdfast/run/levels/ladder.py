@@ -1,0 +1,179 @@
+"""The levels of an execution: what was asked for, or is right where nothing was, on the ranks and nodes that there are."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...catalog.places import Place, StalePlaceError, clean, open_place, stale_places
+from ...errors import ConfigError, DamageError, HoldfastError, StorageError
+from ...group import Group, together
+from ...group.serial import SerialGroup
+from ...levels import Level, global_, memory, xor
+from ...store import KeyMissingError
+from .nodes import Nodes, domain_of, find_nodes, memory_root
+
+if TYPE_CHECKING:
+    from ...group.channel import Channel
+
+log = logging.getLogger("holdfast")
+
+Root = tuple[str, str]  # a place's kind and directory; the directory "" is the node's memory, wherever that is
+
+_PLACES = ("memory", "local")
+
+
+class Ladder:
+    """What this rank knows of the levels. `places`: of its node, by kind, those to write to and those that are only read;
+    `first`: the level that versions come to first, None if that is the run's own store; `second`: a place behind it;
+    `redundancy` with `sets`, by rank's order; `stored`: the level of the run's own store, None if only last versions go
+    there. `chosen`: whether nobody asked for it."""
+
+    def __init__(
+        self, group: Group, places: dict[str, Place], nodes: Nodes, levels: Sequence[Level], chosen: bool, timeout: float
+    ) -> None:
+        self.group, self.places, self.nodes, self.chosen = group, places, nodes, chosen
+        self.timeout = timeout
+        kept = [level for level in levels if level.kind in _PLACES]
+        self.first = kept[0] if kept else None
+        self.second = kept[1] if len(kept) > 1 else None
+        self.redundancy = next((level for level in levels if level.kind == "rs"), None)
+        self.stored = next((level for level in levels if level.kind == "global"), None)
+        self.sets: list[tuple[int, ...]] = []
+        self._channel: Channel | None = None
+        if self.redundancy is not None and self.first is not None:
+            from ...redundancy.sets import deal
+
+            self.sets = deal(nodes.domains, self.redundancy.set_size, self.redundancy.m)
+
+    @property
+    def place(self) -> Place:
+        """The first level's, on this node."""
+        assert self.first is not None
+        return self.places[self.first.kind]
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank does what is done once on its node."""
+        return self.nodes.leads(self.group.rank)
+
+    def names(self) -> list[str]:
+        """The levels' names, in order."""
+        levels = (self.first, self.second, self.redundancy, self.stored)
+        return [level.name for level in levels if level is not None]
+
+    def channel(self) -> Channel:
+        """For data between ranks (making one is collective). By one thread at a time."""
+        if self._channel is None:
+            from ...group.channel import MPIChannel, SerialChannel
+
+            if isinstance(self.group, SerialGroup):
+                self._channel = SerialChannel()
+            else:
+                comm: Any = self.group.comm
+                self._channel = MPIChannel(comm, self.timeout)
+        return self._channel
+
+    def drop_channel(self) -> None:
+        """A call on it has failed: the next one needs another (on all ranks alike)."""
+        self._channel = None
+
+    def switch_off(self, why: str) -> None:
+        """Versions go to the run's own store from now on (on all ranks alike)."""
+        if self.group.rank == 0:
+            log.warning("%s; versions go to the run's own store", why)
+        self.first = self.second = self.redundancy = None
+        self.stored = global_()
+
+
+def climb(
+    group: Group, levels: tuple[Level, ...] | None, run_id: str, where: str, known: Sequence[Root], timeout: float
+) -> Ladder | None:
+    """The levels of this execution (collective); None if there are none but the run's own store, now and before.
+
+    `levels`: the option; `known`: places that earlier attempts of the run had. ConfigError: what is asked for can't be on these
+    nodes; StorageError: a place can't be made.
+    """
+    if levels is None and group.size == 1 and not known:
+        return None
+    chosen = levels is None
+    wanted = _default(group) if levels is None else levels
+    # Whose domain: what the redundancy's level says, where it says something.
+    redundancy = next((level for level in wanted if level.kind == "rs"), None)
+    error: Exception | None = None
+    places: dict[str, Place] = {}
+    domain = ""
+    try:
+        domain = domain_of(redundancy.domain if redundancy else None)
+        places = _open(wanted, run_id, where, known)
+    except Exception as failed:
+        error = failed
+    reason = ""
+    if isinstance(error, HoldfastError) and chosen:
+        reason, error = error.message, None
+    off = [str(why) for why in together(group, "opening the places of nodes", reason, error=error) if why]
+    if off:  # nobody asked for them
+        wanted, places = (global_(),), {}
+        if group.rank == 0:
+            log.warning("no levels but the run's own store: %s", off[0])
+    nodes = find_nodes(group, places, domain)
+    if not places and all(level.kind == "global" for level in wanted):
+        return None
+    ladder = Ladder(group, places, nodes, wanted, chosen, timeout)
+    _warn(ladder, where)
+    return ladder
+
+
+def _default(group: Group) -> tuple[Level, ...]:
+    """Memory with XOR across failure domains where there are several of them, and the run's own store behind."""
+    domains = {str(d) for d in together(group, "looking for failure domains", domain_of(None))}
+    return (memory(), xor(), global_()) if len(domains) > 1 else (global_(),)
+
+
+def _open(wanted: Sequence[Level], run_id: str, where: str, known: Sequence[Root]) -> dict[str, Place]:
+    places = {}
+    for level in wanted:
+        if level.kind in _PLACES:
+            root = level.root or memory_root()
+            if level.kind == "local":
+                os.makedirs(root, exist_ok=True)
+            places[level.kind] = _made(level.kind, root, run_id, where)
+    for kind, root in known:
+        if kind not in places:
+            try:
+                places[kind] = open_place(kind, root or memory_root(), run_id, create=False)
+            except (KeyMissingError, DamageError, StorageError) as error:
+                log.debug("no place in %s: %s", root or kind, error.message)
+    return places
+
+
+def _made(kind: str, root: str, run_id: str, where: str) -> Place:
+    """The place, made if it is not there. What nobody comes back to is cleaned up before; of this run, what ended with an
+    earlier boot."""
+    for line in clean(stale_places(root)):
+        log.info("%s", line)
+    try:
+        return open_place(kind, root, run_id, create=True, where=where)
+    except StalePlaceError:
+        raise
+    except KeyMissingError as error:
+        raise StorageError(f"{root} is not there. {error.message}", file=root) from error
+
+
+def _warn(ladder: Ladder, where: str) -> None:
+    """What can be meant but hardly is."""
+    local = ladder.places.get("local")
+    meant = any(level is not None and level.kind == "local" for level in (ladder.first, ladder.second))
+    if local is None or not meant or ladder.group.rank != 0:
+        return
+    try:
+        if os.stat(local.root).st_dev == os.stat(where).st_dev:
+            text = "the local level %s is on the same file system as the run's own store %s: what takes one takes both"
+            log.warning(text, local.root, where)
+    except OSError:
+        return
+
+
+__all__ = ["ConfigError", "Ladder", "Root", "climb"]

@@ -1,0 +1,131 @@
+"""The levels of one execution put together: what there was on the nodes, and where the next versions go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...config import Options
+from ...engine import Here
+from ...errors import HoldfastError
+from ...group import Group, make_background, together
+from ...levels import Level
+from ...store import Store
+from .ladder import Ladder, Root
+from .ladder import climb as climb_ladder
+from .nodes import memory_root
+from .recover import Recovery
+from .view import View, as_store
+
+if TYPE_CHECKING:
+    from ..checkpoint import Writer
+    from .placing import Placing
+
+
+class Levels:
+    """For one rank's execution. `store`: what versions are read from; `recovery`: brings together what nodes hold."""
+
+    def __init__(self, ladder: Ladder, store: Store, run_id: str, options: Options) -> None:
+        self.ladder, self.options = ladder, options
+        self.view = View(store, ladder.places)
+        self.recovery = Recovery(ladder, self.view, run_id, ladder.nodes.domains[ladder.group.rank])
+        self.placing: Placing | None = None
+        self.ended = False
+
+    @property
+    def store(self) -> Store:
+        return as_store(self.view)
+
+    @property
+    def roots(self) -> list[Root]:
+        """The places, for the attempt's record: those that come after look there. "" is a node's memory, wherever that is."""
+        found = []
+        for kind, place in self.ladder.places.items():
+            found.append((kind, "" if kind == "memory" and place.root == memory_root() else place.root))
+        return found
+
+    def look(self) -> None:
+        """See what is on the nodes now (collective)."""
+        self.recovery.look()
+
+    def begin(self, writer: Writer) -> None:
+        """Have the versions of `writer` go to the levels (collective)."""
+        from .keeper import Keeper
+        from .placing import Placing
+
+        ladder = self.ladder
+        writer.reading = self.store
+        if ladder.first is None:
+            return
+        if writer.background is None:
+            ladder.switch_off("versions can't be protected and copied beside the program here")
+            return
+        keeper: Keeper | None = None
+        group: Group | None = None
+        if ladder.stored is not None or ladder.second is not None:
+            group = make_background(ladder.group, ladder.timeout)
+        if group is not None:
+            rank = group.rank
+            second = None
+            if ladder.second is not None:
+                import os
+
+                second = Here(ladder.places[ladder.second.kind], ladder.leads, ladder.nodes.domains[rank], os.geteuid())
+            limit = ladder.stored.limit if ladder.stored is not None else None
+            keeper = Keeper(
+                writer.store, ladder.place, group, limit, second, ladder.timeout,
+                lambda commit: writer.tidying.after(writer.attempt, commit.name),
+            )  # fmt: skip
+        self.placing = writer.levels = Placing(ladder, writer.store, writer.background, keeper, writer.attempt)
+
+    def settle(self, nbytes: int, lineage: list[str], attempt: int) -> None:
+        """What the execution goes on from is settled: `nbytes` of state on this rank, `lineage` newest first (collective)."""
+        if self.placing is None or self.ladder.first is None:
+            return
+        self.placing.lineage, self.placing.attempt = list(lineage), attempt
+        if self.ladder.first.kind != "memory":
+            return
+        from ...capture.room import default_memory
+
+        ladder = self.ladder
+        share = ladder.redundancy.m / (min(map(len, ladder.sets)) - ladder.redundancy.m) if ladder.redundancy else 0.0
+        told = [int(n) for n in together(ladder.group, "looking for room in memory", nbytes) if isinstance(n, int)]
+        rank = ladder.group.rank
+        state = sum(n for r, n in enumerate(told) if ladder.nodes.of[r] == ladder.nodes.of[rank])
+        held = sum(size for _, size in ladder.place.store.tree("versions"))
+        try:
+            room, why = default_memory(state, ladder.place.root, parity=share, held=held)
+        except HoldfastError as error:
+            room, why = False, error.message
+        without = [str(line) for line in together(ladder.group, "looking for room in memory", "" if room else why) if line]
+        if without and ladder.chosen:
+            self.placing.ready = False
+            ladder.switch_off(without[0])
+
+
+    def end(self, complete: bool) -> None:
+        """The program leaves, in good order (by all ranks at one point of the program)."""
+        self.ended = True
+        if self.placing is not None:
+            self.placing.end(complete, 2 * self.ladder.timeout)
+
+    def drain(self, seconds: float) -> None:
+        """The program leaves: what is being copied may arrive (local)."""
+        if self.placing is not None and self.placing.keeper is not None:
+            self.placing.keeper.finish(seconds)
+
+
+def climb(
+    group: Group, store: Store, options: Options, run_id: str, where: str, known: list[Root]
+) -> Levels | None:
+    """The levels of an execution, and a first look at what nodes hold (collective); None if there is nothing but the run's own
+    store, now and before. ConfigError: what is asked for can't be; StorageError: a place can't be made."""
+    wanted: tuple[Level, ...] | None = options.levels
+    ladder = climb_ladder(group, wanted, run_id, where, known, options.timeout)
+    if ladder is None:
+        return None
+    levels = Levels(ladder, store, run_id, options)
+    levels.look()
+    return levels
+
+
+__all__ = ["Levels", "climb"]

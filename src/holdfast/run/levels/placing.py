@@ -1,0 +1,226 @@
+"""Versions written to the nodes' places: which, what protects them there, what goes on from there, what is deleted.
+
+All that ranks must do alike is told by rank 0 with the version's commit, or has been agreed on with the version before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from ...catalog import Commit, check_fence
+from ...catalog.places import Held
+from ...catalog.retention import find_surplus
+from ...engine import Here, Published, publish_at
+from ...errors import CheckpointError, FencedError, HoldfastError, StorageError
+from ...format import Part, parse_version
+from ...group import Group, together
+from ...levels import Level
+from ...policy import Keep
+from ...store import Store
+from ...units import bytes_text
+from .keeper import Keeper, Placed
+from .ladder import Ladder
+
+log = logging.getLogger("holdfast")
+
+_HEADROOM = 1.1  # times what the last version took must be there for the next one
+_DIRECT = ("final", "signal", "request", "rollback")  # versions for which somebody waits: in the run's own store at once
+_OURS = {"DeadlineError", "RankError"}  # ranks that do not answer: no failure of a place
+
+
+class Placing:
+    """For one rank's execution. `ready`: whether the place took the last version and has room for the next; alike on all
+    ranks. `lineage`: names of the versions that count, newest first."""
+
+    def __init__(self, ladder: Ladder, store: Store, background: Group, keeper: Keeper | None, attempt: int) -> None:
+        self.ladder, self.store, self.keeper, self.attempt = ladder, store, keeper, attempt
+        self._group = background
+        self.ready = True
+        self.lineage: list[str] = []
+        self._protected = ""  # the newest version that has its parity
+        self._told: set[str] = set()
+        self._last: dict[str, tuple[int, int | None, float]] = {}  # by level: versions, step and time of the last one
+        self._made = 0
+        rank = background.rank
+        self._here = Here(ladder.place, ladder.leads, ladder.nodes.domains[rank], os.geteuid())
+
+    def wants(self, reason: str, waits: bool) -> bool:
+        """Whether a version goes to the places (alike on all ranks)."""
+        return self.ladder.first is not None and self.ready and not waits and reason not in _DIRECT
+
+    # -- in the version's flight (collective) --------------------------------------------------------
+
+    def publish(self, draft: Commit, write: Callable[[str], Part], since: float | None) -> Published:
+        """Commit the version at the places; then protect it there. Raises as `publish_at`."""
+        place, rank = self.ladder.place, self._group.rank
+        began = time.perf_counter()
+        try:
+            done = publish_at(self._here, self.store, self._group, draft, write, since, self.room, self._due)
+        except (CheckpointError, StorageError):
+            try:
+                place.forget(draft.name, rank)
+                if self.ladder.leads:
+                    place.remove(draft.name)
+            except HoldfastError as error:
+                log.debug("what there is of version %d at the place was not removed: %s", draft.version, error.message)
+            raise
+        self.ready = done.room
+        if not done.room:
+            self._warn("room", f"the level {self._name} has no room for the next version, which goes to the run's own store")
+        else:
+            self._told -= {"room", "place"}
+        self.lineage.insert(0, done.link.name)
+        due = tuple(str(level) for level in done.told or ())
+        took = time.perf_counter() - began
+        if rank == 0:
+            log.info(
+                "checkpoint %d at the level %s: step %s, %s in %.3g s",
+                draft.version, self._name, draft.step, bytes_text(done.commit.nbytes), took,
+            )  # fmt: skip
+        if "rs" not in due or self._protect(draft):
+            self._protected = done.link.name if "rs" in due or not self.ladder.sets else self._protected
+            self._retain()
+        if self.keeper is not None:
+            self.keeper.add(Placed(done.commit, done.link, done.record, tuple(level for level in due if level != "rs")))
+        return done
+
+    @property
+    def _name(self) -> str:
+        return self.ladder.first.name if self.ladder.first is not None else "global"
+
+    def room(self, nbytes: int) -> bool:
+        """Whether this node has room for another version like this one, once what is older has gone."""
+        place = self.ladder.place
+        ranks = self.ladder.nodes.together_with(self._group.rank)
+        m, n = (self.ladder.redundancy.m, min(map(len, self.ladder.sets))) if self.ladder.redundancy else (0, 2)
+        need = _HEADROOM * nbytes * ranks * (1 + m / (n - m))
+        pinned = set(self.keeper.pinned if self.keeper is not None else ())
+        try:
+            old = [name for name in place.versions() if name not in pinned and name in self.lineage]
+            going = sum(size for name in old for _, size in place.store.tree(f"versions/{name}"))
+            return place.free_bytes() + going >= need
+        except HoldfastError:
+            return False
+
+    def _due(self, commit: Commit) -> list[str]:
+        """On rank 0: the levels behind the first that this version is to reach."""
+        self._made += 1
+        found = []
+        for level in (self.ladder.second, self.ladder.redundancy, self.ladder.stored):
+            if level is not None and self._is_due(level, commit):
+                found.append(level.kind)
+                self._last[level.kind] = self._made, commit.step, time.monotonic()
+        return found
+
+    def _is_due(self, level: Level, commit: Commit) -> bool:
+        every = level.every
+        if every is None or (every.versions is None and every.steps is None and every.seconds is None):
+            return True
+        made, step, at = self._last.get(level.kind, (0, 0, float("-inf")))
+        if every.versions is not None and self._made - made >= every.versions:
+            return True
+        if every.steps is not None and (commit.step is None or commit.step - (step or 0) >= every.steps):
+            return True
+        return every.seconds is not None and time.monotonic() - at >= every.seconds
+
+    def _protect(self, draft: Commit) -> bool:
+        """Compute and keep the parities of a version; whether all ranks have."""
+        from ...catalog.places.held import Member
+        from ...recovery import protect
+
+        group, ladder = self._group, self.ladder
+        assert ladder.redundancy is not None
+        error: Exception | None = None
+        held: Held | None = None
+        try:
+            held = ladder.place.read_held(draft.name, group.rank)
+        except HoldfastError as failed:
+            error = failed
+        try:
+            mine = [held.data_bytes, held.part_bytes, held.part_digest] if held else []
+            told = together(group, f"protecting version {draft.version}", mine, error)
+            sizes = {r: Member(r, *one) for r, one in enumerate(told) if isinstance(one, list)}
+            assert held is not None
+            try:
+                protect(
+                    ladder.channel(), ladder.place, [held], ladder.sets, ladder.redundancy.m, range(group.size), sizes,
+                    ladder.timeout,
+                )  # fmt: skip
+            except Exception as failed:
+                error = failed
+            together(group, f"protecting version {draft.version}", error=error)
+        except HoldfastError as failed:
+            ladder.drop_channel()
+            name = ladder.redundancy.name
+            self._warn("rs", f"version {draft.version} is missing at the level {name}: {failed.message}")
+            return False
+        self._told.discard("rs")
+        return True
+
+    def _retain(self) -> None:
+        """Delete what is beyond those to keep at this node's place, and what counts no more (by one rank of a node)."""
+        if not self.ladder.leads or self.ladder.first is None:
+            return
+        place, keep = self.ladder.place, self.ladder.first.keep or Keep(last=1)
+        names = [name for name in self.lineage if place.read_commit(name) is not None]
+        pinned = self.keeper.pinned if self.keeper is not None else []
+        needed = [i + 1 for i, name in enumerate(names) if name in pinned or name == self._protected]
+        last = max([keep.last, *needed])
+        try:
+            old = list(find_surplus(place.store, names, Keep(last=last)))
+            own = {name for name in place.versions() if (parse_version(name) or (0, 0))[1] < self.attempt}
+            old += sorted(own - set(self.lineage))  # of attempts before, which do not count any more
+            for name in old:
+                check_fence(self.store, self.attempt)
+                place.remove(name)
+                log.debug("removed version %s from the level %s", name, self._name)
+        except FencedError:
+            raise
+        except HoldfastError as error:
+            log.debug("old versions at the level %s were not deleted: %s", self._name, error.message)
+
+    # -- what became of it (alike on all ranks) --------------------------------------------------------
+
+    def failed(self, name: str, error: HoldfastError) -> bool:
+        """Whether a version failed for its place alone: the program goes on, and the next one goes to the run's own store."""
+        if not isinstance(error, CheckpointError) or any(cause.type in _OURS for cause in error.causes):
+            return False
+        self.ready = False
+        version = (parse_version(name) or (0, 0))[0]
+        self._warn("place", f"version {version} is missing at the level {self._name}: {error.message}")
+        return True
+
+    def stored(self, done: Published) -> None:
+        """A version went to the run's own store directly."""
+        self.lineage.insert(0, done.link.name)
+        self.ready = done.room
+        if done.room:
+            self._told -= {"room", "place"}
+
+    def _warn(self, what: str, text: str) -> None:
+        """One warning until it works again."""
+        if self._group.rank == 0 and what not in self._told:
+            log.warning("%s", text)
+        self._told.add(what)
+
+    def end(self, complete: bool, seconds: float) -> None:
+        """The program leaves: nothing more is copied; where the run is complete, the places go (by all ranks)."""
+        if self.keeper is not None:
+            self.keeper.end()
+            self.keeper.finish(seconds)
+        if complete:
+            self._remove()
+
+    def _remove(self) -> None:
+        from ...catalog.places import StalePlace, clean
+
+        if not self.ladder.leads:
+            return
+        for place in self.ladder.places.values():
+            try:
+                clean([StalePlace(place.store.location, place.run, place.identity, 0, "its run is complete")])
+            except HoldfastError as error:
+                log.debug("%s was not removed: %s", place.store.location, error.message)

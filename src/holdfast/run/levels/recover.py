@@ -1,0 +1,212 @@
+"""What the nodes hold brought to where it is needed: reports gathered, the plan made, the plan carried out (all collective).
+
+Done when a run is opened, and again whenever something of it turns out to be damaged: each time there is less to plan with, so
+that it comes to an end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...catalog import read_commit
+from ...errors import DamageError, HoldfastError, StorageError
+from ...format import Link
+from ...format.keys import COMMIT_NAME
+from ...group import Group, from_root, together
+from .ladder import Ladder
+from .view import Holding, View, as_store
+
+if TYPE_CHECKING:
+    from ...recovery import Holdings, RecoveryPlan
+
+log = logging.getLogger("holdfast")
+
+Names = Sequence[tuple[str, str]]  # candidates, newest first: a version's name, its commit's digest ("": whatever it is)
+
+
+class Arranged(NamedTuple):
+    """What was found: the candidate to begin with, by number, and why newer ones can't be had."""
+
+    start: int
+    passed: dict[int, str]
+
+
+class Recovery:
+    """For one execution. `view`: from which this rank reads; its commits are filled in by `look`."""
+
+    def __init__(self, ladder: Ladder, view: View, run_id: str, domain: str) -> None:
+        self.ladder, self.view = ladder, view
+        self._run_id, self._domain = run_id, domain
+        self._bad: set[Holding] = set()  # of all ranks' nodes
+        self._holdings: Holdings | None = None  # on rank 0
+        self._carried: set[str] = set()
+        self.sources: dict[str, list[str]] = {}  # by version's name: each rank's source, in words
+
+    @property
+    def _group(self) -> Group:
+        return self.ladder.group
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Gather what all nodes hold, and give all ranks the commits that were found there (collective)."""
+        from ...recovery import NodeReport, merge, report
+
+        error: Exception | None = None
+        mine: list[Any] = []
+        try:
+            if self.ladder.leads:
+                name = self.ladder.nodes.of[self._group.rank]
+                kept, commits, notes = report(name, self._domain, list(self.ladder.places.values()), exclude=self._bad)
+                for note in notes:
+                    log.debug("%s: %s", name, note)
+                digests = {(v, k.digest) for versions in kept.places.values() for v, k in versions.items()}
+                mine = [kept.to_wire(), [[version, commits[digest]] for version, digest in sorted(digests)]]
+        except Exception as failed:
+            error = failed
+        told = self._to_root(mine, "asking nodes what they hold", error)
+        found: dict[str, bytes] = {}
+        if self._group.rank == 0:
+            self._holdings = merge(NodeReport.from_wire(wire) for wire, _ in told)
+            for name, record in (each for _, records in told for each in records):
+                found.setdefault(name, record)
+        commits_of = from_root(self._group, "telling what nodes hold", lambda: found)
+        assert isinstance(commits_of, dict)
+        self.view.commits = commits_of
+        self.view.forget()
+
+    def _to_root(self, mine: list[Any], what: str, error: Exception | None) -> list[list[Any]]:
+        """What each rank that leads a node has to say; on rank 0 alone, but an error on all."""
+        import msgpack
+
+        together(self._group, what, error=error)
+        packed = self._group.gather(msgpack.packb(mine), range(self._group.size), what)
+        return [body for body in map(msgpack.unpackb, packed or ()) if body]
+
+    # -- arranging -------------------------------------------------------------------------------
+
+    def arrange(self, candidates: Names) -> Arranged:
+        """Bring the newest version that can be had to the ranks' nodes, as far as it is not in the run's own store
+        (collective). `candidates`: the lineage."""
+        self._share_bad()
+        while True:
+            plan = self._plan(candidates)
+            if not self._needs_work(plan):
+                break
+            try:
+                self._carry_out(plan)
+                break
+            except DamageError:  # less to plan with
+                self._share_bad()
+                self.look()
+            except HoldfastError as error:
+                self.ladder.drop_channel()
+                if self._group.rank == 0:
+                    text = "what nodes hold could not be brought together (%s); the run's own store is read"
+                    log.warning(text, error.message)
+                self.view.places, self.view.commits = {}, {}
+                self._holdings = None
+                plan = self._plan(candidates)
+                break
+        self._remember(plan)
+        names = [name for name, _ in candidates]
+        if plan is None or plan.version is None:
+            return Arranged(0, {})
+        start = names.index(plan.version.name)
+        passed = dict.fromkeys(range(start), "neither a node that is there nor the run's own store has its commit")
+        passed.update({names.index(p.link.name): p.reason for p in plan.passed if p.link.name in names})
+        return Arranged(start, passed)
+
+    @property
+    def worse(self) -> bool:
+        """Whether any rank has found damage at a place since `arrange` (collective)."""
+        return any(bool(new) for new in together(self._group, "comparing damage", bool(self.view.bad - self._bad)))
+
+    def _share_bad(self) -> None:
+        told = together(self._group, "telling what is damaged", [list(h) for h in sorted(self.view.bad)])
+        before = len(self._bad)
+        self._bad |= {(str(k), str(v), int(r)) for one in told if isinstance(one, list) for k, v, r in one}
+        if len(self._bad) > before:
+            self.look()
+
+    def _plan(self, candidates: Names) -> RecoveryPlan | None:
+        from ...recovery import RecoveryPlan
+
+        wire = from_root(self._group, "planning the recovery", lambda: self._planned(candidates))
+        assert isinstance(wire, bytes)
+        return RecoveryPlan.from_wire(wire) if wire else None
+
+    def _planned(self, candidates: Names) -> bytes:
+        """On rank 0: the plan; nothing if no node holds anything."""
+        from ...recovery import Candidate, Homes, plan
+
+        if self._holdings is None or not self._holdings.of:
+            return b""
+        known = []
+        store = self.view.store
+        for name, digest in candidates:
+            try:
+                commit, found, _ = read_commit(as_store(self.view), "checkpoint", name)
+            except (DamageError, StorageError):
+                continue
+            # With another number of ranks a rank needs others' data too: only the run's own store has them all.
+            if (digest and digest != found) or commit.ranks != self._group.size:
+                continue
+            stored = store.exists(f"versions/{name}/{COMMIT_NAME}")
+            known.append(Candidate(Link(name, found), commit.ranks, commit.refs, stored))
+        found_plan = plan(self._holdings, known, Homes.by_name(self.ladder.nodes.of))
+        for line in found_plan.lines():
+            log.debug("%s", line)
+        return found_plan.to_wire() if found_plan.version is not None else b""
+
+    def _needs_work(self, plan: RecoveryPlan | None) -> bool:
+        if plan is None:
+            return False
+        counts = plan.counts()
+        works = any(take.works or any(len(m.ranks) for m in take.parities) for take in plan.takes)
+        return bool(counts["move"] or counts["rebuild"] or works)
+
+    def _carry_out(self, plan: RecoveryPlan | None) -> None:
+        assert plan is not None
+        from ...recovery import carry_out
+
+        group, nodes = self._group, self.ladder.nodes
+        error: Exception | None = None
+        try:
+            carry_out(
+                plan, self.ladder.places, self.ladder.channel(), range(group.size), nodes.of,
+                run_id=self._run_id, domain=self._domain, commits=self.view.commits, timeout=self.ladder.timeout,
+                tell=lambda line: log.info("%s", line),
+            )  # fmt: skip
+        except DamageError as failed:
+            self._blame(failed)
+            error = failed
+        except Exception as failed:
+            error = failed
+        self.view.forget()
+        together(group, "bringing versions to their nodes", error=error)
+
+    def _blame(self, error: DamageError) -> None:
+        """A source that could not be read: not to be planned with again."""
+        from ...format import parse_version
+
+        parts = (error.file or "").split("/")
+        if len(parts) >= 2 and parse_version(parts[1]) is not None and error.rank is not None:
+            for kind in self.ladder.places:
+                self.view.bad.add((kind, parts[1], error.rank))
+
+    def _remember(self, plan: RecoveryPlan | None) -> None:
+        if plan is None or plan.version is None:
+            return
+        words = []
+        for rank in range(plan.ranks):
+            source = plan.source(rank)
+            text = {
+                "own": f"{source.place}, on its own node",
+                "move": f"{source.place}, moved from {source.node}",
+                "rebuild": f"{source.place}, rebuilt by ranks {', '.join(str(r) for r in source.members if r != rank)}",
+            }.get(source.kind, "the run's own store")
+            words.append(text)
+        self.sources[plan.version.name] = words
