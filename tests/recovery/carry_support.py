@@ -1,0 +1,196 @@
+"""Nodes whose places are directories, processes that are threads: versions saved there, lost, and brought back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_TESTS = Path(__file__).resolve().parents[1]
+for _path in (_TESTS, _TESTS / "redundancy"):
+    if str(_path) not in sys.path:
+        sys.path.append(str(_path))
+
+from redundancy_support import Net, QueueChannel, together  # noqa: E402
+
+from holdfast.catalog import Commit  # noqa: E402
+from holdfast.catalog.places import Held, Member, Place, open_place, verify_held  # noqa: E402
+from holdfast.catalog.process import current  # noqa: E402
+from holdfast.format import Link, digest_hex, version_name  # noqa: E402
+from holdfast.recovery import Candidate, Homes, RecoveryPlan, merge, plan, report  # noqa: E402
+from holdfast.recovery.protect import protect  # noqa: E402
+from holdfast.redundancy import Scheme  # noqa: E402
+from holdfast.redundancy.sets import deal  # noqa: E402
+
+RUN = "0123456789abcdef" * 2
+TIMEOUT = 20.0
+
+
+class Cluster:
+    """`homes`: each rank's node by name. `states`: {(version, rank): (data, part)}, what must be there in the end."""
+
+    def __init__(self, root: Path, homes: list[str]) -> None:
+        self.root, self.homes = root, homes
+        self.states: dict[tuple[str, int], tuple[bytes, bytes]] = {}
+        self.candidates: list[Candidate] = []
+        self.sets: dict[str, tuple[str, list[tuple[int, ...]], int]] = {}
+
+    def place(self, node: str, kind: str) -> Place:
+        root = self.root / node / kind
+        root.mkdir(parents=True, exist_ok=True)
+        return open_place(kind, str(root), RUN, create=True)
+
+    def nodes(self) -> list[str]:
+        return sorted(path.name for path in self.root.iterdir())
+
+    # -- saving -----------------------------------------------------------------------------
+
+    def hold(self, number: int, sizes: list[int], kind: str = "memory") -> str:
+        """Each rank's data and part of a version, with its record; no commit yet. `sizes`: bytes of each rank's data."""
+        version = version_name(number, 1)
+        for rank, size in enumerate(sizes):
+            rng = np.random.default_rng([number, rank])
+            state = (rng.bytes(size), rng.bytes(100 + 37 * rank))
+            assert self.states.setdefault((version, rank), state) == state
+            place = self.place(self.homes[rank], kind)
+            with place.store.create(place.data_key(version, rank), size) as writer:
+                writer.write(0, state[0])
+                writer.finish()
+            place.put_held(self.held(version, rank, len(sizes), self.homes[rank]), state[1])
+        return version
+
+    def held(self, version: str, rank: int, ranks: int, domain: str) -> Held:
+        data, part = self.states[version, rank]
+        boot, uid = current().boot, os.geteuid()
+        return Held(RUN, version, 1, rank, ranks, boot, uid, domain, len(data), len(part), digest_hex(part))
+
+    def member(self, version: str, rank: int) -> Member:
+        data, part = self.states[version, rank]
+        return Member(rank, len(data), len(part), digest_hex(part))
+
+    def commit(
+        self, version: str, kinds: tuple[str, ...], refs: tuple[Link, ...] = (), stored: bool = False
+    ) -> Candidate:
+        number, ranks = int(version[:8]), sum(name == version for name, _ in self.states)
+        commit = Commit(
+            "checkpoint", number, 1, None, None, number, {}, False, "every", ranks, 1, 1, 1e9, 0.1, 10, "0" * 32, 10, refs
+        )  # fmt: skip
+        record, digest = commit.encode()
+        for node in set(self.homes):
+            for kind in kinds:
+                self.place(node, kind).put_commit(version, record)
+        self.candidates.insert(0, Candidate(Link(version, digest), ranks, refs, stored))
+        return self.candidates[0]
+
+    def save(
+        self,
+        number: int,
+        sizes: list[int],
+        m: int = 1,
+        size: int | None = None,
+        refs: tuple[Link, ...] = (),
+        stored: bool = False,
+    ) -> Candidate:
+        """A version in memory, committed, then protected by one process for each rank (m = 0: not)."""
+        version = self.hold(number, sizes)
+        made = self.commit(version, ("memory",), refs, stored)
+        if m:
+            sets = deal(self.homes, size, m)
+            self.sets[version] = ("memory", sets, m)
+            self.protect(version, sets, m, list(range(len(sizes))))
+        return made
+
+    def protect(
+        self, version: str, sets: list[tuple[int, ...]], m: int, homes: list[int], timeout: float = TIMEOUT
+    ) -> list[Any]:
+        """What each process's call has raised, or None. `homes`: rank -> process."""
+        net = Net(max(homes) + 1)
+        facts = {rank: self.member(version, rank) for rank in range(len(homes))}
+
+        def work(process: int) -> None:
+            mine = [r for r, home in enumerate(homes) if home == process]
+            place = self.place(self.homes[mine[0]], "memory")
+            helds = [self.held(version, r, len(homes), self.homes[r]) for r in mine]
+            protect(QueueChannel(net, process), place, helds, sets, m, homes, facts, timeout)
+
+        return outcomes(net.size, work)
+
+    # -- losing, planning -------------------------------------------------------------------
+
+    def lose(self, *nodes: str) -> None:
+        for node in nodes:
+            shutil.rmtree(self.root / node)
+
+    def plan(self, homes: list[str], exclude: tuple[tuple[str, str, str, int], ...] = ()) -> RecoveryPlan:
+        """`homes`: each rank's node now; `exclude`: (node, kind, version, rank)."""
+        reports = []
+        for node in self.nodes():
+            kinds = [kind for kind in ("memory", "local") if (self.root / node / kind).exists()]
+            places = [self.place(node, kind) for kind in kinds]
+            reports.append(report(node, node, places, [e[1:] for e in exclude if e[0] == node])[0])
+        return plan(merge(reports), self.candidates, Homes.by_name(homes))
+
+
+def outcomes(count: int, work: Any) -> list[Any]:
+    """What each process raised, or None."""
+    errors: list[Any] = [None] * count
+
+    def guarded(process: int) -> None:
+        try:
+            work(process)
+        except Exception as error:
+            errors[process] = error
+
+    together(count, guarded)
+    return errors
+
+
+def whole(cluster: Cluster, version: str, rank: int, node: str, kind: str = "memory") -> Held:
+    """The rank's record there, after its bytes were found to be what they were."""
+    place = cluster.place(node, kind)
+    held = verify_held(place, version, rank)
+    data, part = cluster.states[version, rank]
+    assert Path(place.store.location, place.data_key(version, rank)).read_bytes() == data
+    assert place.read_part(held) == part
+    assert (held.ranks, held.boot) == (sum(name == version for name, _ in cluster.states), current().boot)
+    return held
+
+
+def protected(
+    cluster: Cluster, version: str, sets: list[tuple[int, ...]], m: int, homes: list[str], kind: str = "memory"
+) -> None:
+    """Every rank's parity is there and what it must be, worked out here byte by byte."""
+    for members in sets:
+        scheme = Scheme(len(members), m)
+        streams = [b"".join(cluster.states[version, r]) for r in members]
+        chunk = scheme.chunk([len(s) for s in streams])
+        padded = [np.frombuffer(s.ljust(scheme.k * chunk, b"\0"), np.uint8) for s in streams]
+        parity = np.zeros((len(members), m, chunk), np.uint8)
+        for sum_ in scheme.encoding():
+            for symbol, coefficient in sum_.terms:
+                at = padded[symbol.member][symbol.number * chunk :][:chunk]
+                parity[sum_.symbol.member, sum_.symbol.number] ^= times(coefficient, at)
+        for i, rank in enumerate(members):
+            held = whole(cluster, version, rank, homes[rank], kind)
+            assert held.set is not None
+            assert [one.rank for one in held.set.members] == list(members)
+            place = cluster.place(homes[rank], kind)
+            assert Path(place.store.location, place.parity_key(version, rank)).read_bytes() == parity[i].tobytes()
+
+
+def times(coefficient: int, data: np.ndarray) -> np.ndarray:
+    """Each byte times a constant in GF(256), by shifting and adding."""
+    table = np.zeros(256, np.uint8)
+    for value in range(256):
+        product, factor, b = 0, coefficient, value
+        while factor:
+            if factor & 1:
+                product ^= b
+            b = (b << 1) ^ (0x11D if b & 0x80 else 0)
+            factor >>= 1
+        table[value] = product
+    return table[data]
