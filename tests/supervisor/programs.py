@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import holdfast
@@ -50,11 +50,21 @@ holdfast.launch(main, sys.argv[1], comm=MPI.COMM_WORLD)
 
 
 class Job:
-    """`holdfast run` as a process; everything that it wrote in `out` and `err` once it has ended."""
+    """`holdfast run` as a process; everything that it wrote in `out` and `err` once it has ended.
 
-    def __init__(self, *arguments: object, cwd: Path, log: Path) -> None:
-        env = {**os.environ, "PYTHONPATH": SOURCES}
-        words = [*CLI, "run", *map(str, arguments)]
+    `words`: the whole command, in place of the one that `arguments` are for.
+    """
+
+    def __init__(
+        self,
+        *arguments: object,
+        cwd: Path,
+        log: Path,
+        words: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        env = {**(environment or os.environ), "PYTHONPATH": SOURCES}
+        words = words or [*CLI, "run", *map(str, arguments)]
         self._logs = [log.with_suffix(".out"), log.with_suffix(".err")]  # files: an orphan would keep a pipe open
         with open(self._logs[0], "w") as out, open(self._logs[1], "w") as err:
             self.process = subprocess.Popen(words, cwd=cwd, env=env, stdout=out, stderr=err)
@@ -74,6 +84,10 @@ class Job:
     def _read(self) -> str:
         self.out, self.err = (log.read_text() for log in self._logs)
         return f"{self.out}\n{self.err}"
+
+    def state(self) -> str:
+        """What it has written so far, and the processes below it: number, name, state, where they wait, command."""
+        return f"{self._read()}\n" + "\n".join(_tree(self.process.pid))
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -97,13 +111,34 @@ def newest(url: Path) -> Attempt | None:
     return found.attempts[-1] if found and found.attempts else None
 
 
-def until(condition: Callable[[], object], seconds: float = 30.0) -> object:
-    """Waits for `condition` to be true; its value."""
+def until(condition: Callable[[], object], seconds: float = 30.0, job: Job | None = None) -> object:
+    """Waits for `condition` to be true; its value. If that does not come, or `job` ends before, it tells how that one is."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, "what the test waits for did not come"
+        over = job is not None and job.process.poll() is not None and not condition()
+        if over or time.monotonic() > deadline:
+            raise AssertionError(f"what the test waits for did not come\n{job.state() if job else ''}")
         time.sleep(0.01)
     return value
+
+
+def _tree(root: int) -> list[str]:
+    """A line for each process below `root`, in whatever session it is, and for itself."""
+    lines, parents = {}, {}
+    for name in os.listdir("/proc"):
+        try:
+            text = Path(f"/proc/{int(name)}/stat").read_text()
+            waits = Path(f"/proc/{name}/wchan").read_text()
+            words = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (OSError, ValueError):
+            continue
+        head, _, rest = text.rpartition(")")
+        parents[int(name)] = int(rest.split()[1])
+        lines[int(name)] = f"  {head}) {rest.split()[0]}, waits in {waits or '?'}: {words[:150]}"
+    below = {root}
+    while more := {pid for pid, parent in parents.items() if parent in below} - below:
+        below |= more
+    return [lines[pid] for pid in sorted(below) if pid in lines]
 
 
 def at_version(url: Path, number: int) -> Attempt | None:

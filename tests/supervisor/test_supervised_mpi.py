@@ -29,11 +29,11 @@ def launcher_of(pid: int) -> int:
 def test_a_rank_and_then_mpirun_are_killed(supervise, parallel, tmp_path, undisturbed):
     run = tmp_path / "run"
     job = supervise("-n", 2, "--grace", 10, "--", *parallel, "run", 60, 0.02)
-    first = until(lambda: at_version(run, 2))
+    first = until(lambda: at_version(run, 2), 90.0, job)
     assert len(first.processes) == 2
     os.kill(first.processes[1].pid, signal.SIGKILL)
-    until(lambda: newest(run).number > first.number)
-    second = until(lambda: at_version(run, 4))
+    until(lambda: newest(run).number > first.number, 90.0, job)
+    second = until(lambda: at_version(run, 4), 90.0, job)
     os.kill(launcher_of(second.processes[0].pid), signal.SIGKILL)
     assert job.end() == 0, job.err
     assert job.result == undisturbed
@@ -45,18 +45,13 @@ def test_a_rank_and_then_mpirun_are_killed(supervise, parallel, tmp_path, undist
 def test_a_signal_and_then_an_orphan(supervise, parallel, tmp_path, undisturbed):
     run = tmp_path / "run"
     job = supervise("-n", 2, "--", *parallel, "run", 60, 0.03)
-    until(lambda: at_version(run, 2))
+    until(lambda: at_version(run, 2), 90.0, job)
     job.signal(signal.SIGUSR1)
     assert job.end() == 85, job.err
     assert newest(run).end.outcome == "interrupted"
     interrupted = newest(run).end.version
     again = supervise("-n", 2, "--", *parallel, "run", 60, 0.2)
-    try:
-        orphan = until(lambda: newest(run).number > 1 and at_version(run, interrupted + 1))
-    except AssertionError:
-        again.signal(signal.SIGTERM)
-        again.end()
-        raise AssertionError(f"no version after {interrupted}: {again.err}") from None
+    orphan = until(lambda: newest(run).number > 1 and at_version(run, interrupted + 1), 90.0, again)
     again.signal(signal.SIGKILL)
     again.end()
     assert all(p.alive for p in orphan.processes)

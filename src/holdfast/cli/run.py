@@ -45,6 +45,18 @@ def _mpi_args(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
 @click.option(
     "-n", "--ranks", type=click.IntRange(min=1), help="Ranks, started by Open MPI or MPICH. [default: serial]"
 )
+@click.option(
+    "--hostfile",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Nodes for the ranks, in order, in Open MPI's syntax (`NODE slots=N`) or MPICH's (`NODE:N`).",
+)
+@click.option(
+    "--spare-nodes",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="K",
+    help="Keep the last K nodes of the hostfile to take the place of lost ones.",
+)
 @click.option("--max-restarts", type=click.IntRange(min=0), help="Restarts allowed. [default: while there is progress]")
 @click.option("--mpi-args", multiple=True, callback=_mpi_args, metavar="ARGS", help="More arguments for mpirun.")
 @click.option("--prefix", is_flag=True, help="Mark each line of output with its rank.")
@@ -58,6 +70,8 @@ def _mpi_args(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
 def run(
     ctx: click.Context,
     ranks: int | None,
+    hostfile: str | None,
+    spare_nodes: int,
     max_restarts: int | None,
     mpi_args: tuple[str, ...],
     prefix: bool,
@@ -71,10 +85,18 @@ def run(
     The program decides what is complete, through the runs that it opens. SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGHUP
     ask it for a last checkpoint; a second one ends it at once. Ranks that outlived their supervisor are asked for
     a last checkpoint, ended, and resumed from.
+
+    With a hostfile, nodes that do not answer before a start (asked as mpirun would, by ssh or by the agent that it is told
+    to use) are replaced by spares; without spares the ranks are dealt over the nodes that are left. The program's
+    working directory and its runs have to be seen from all nodes.
     """
     if ranks is None and (mpi_args or prefix):
         raise click.UsageError("--mpi-args and --prefix need -n: without it the program is started directly.")
+    if ranks is None and hostfile is not None:
+        raise click.UsageError("--hostfile needs -n: without it the program is started directly, here.")
+    if spare_nodes and hostfile is None:
+        raise click.UsageError("--spare-nodes needs --hostfile, at whose end the spare nodes stand.")
     from ..supervisor import Plan, supervise
 
-    plan = Plan(program, ranks, max_restarts, mpi_args, prefix, grace, quiet, report)
+    plan = Plan(program, ranks, max_restarts, mpi_args, prefix, grace, quiet, report, hostfile, spare_nodes)
     ctx.exit(supervise(plan))

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..units import seconds_text
 from .facts import Execution, Opened, shown
+from .hosts import Roster
 from .judge import Verdict, death
 
 REPORT_FORMAT = 1
@@ -30,8 +31,10 @@ class Account:
             sys.stderr.write(lines)  # at once, so that ranks' own lines do not come in between
             sys.stderr.flush()
 
-    def starts(self, what: str) -> None:
-        self.say(f"starts {what}")
+    def starts(self, what: str, nodes: Roster | None = None) -> None:
+        placed = ", ".join(f"{seat.host.name} ({seat.ranks})" for seat in nodes.used) if nodes else ""
+        spare = f"; spare: {', '.join(host.name for host in nodes.reserve)}" if nodes and nodes.reserve else ""
+        self.say(f"starts {what}{' on ' if placed else ''}{placed}{spare}")
 
     def opened(self, one: Opened, base: str) -> None:
         self.say(f"attempt {one.attempt} of {shown(one.url)} {base}")
@@ -67,8 +70,8 @@ def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> d
     """The report as a JSON-able object: the verdict, each execution with its runs, and how the runs stand now.
 
     Members: `format` (1), `outcome`, `exit`, `message`, `seconds` (from first start to last end), `restarts`,
-    `lost_seconds`, `executions` (`number`, `began`, `ended`, `code`, `died`, `lost_seconds`, `runs`), `runs` (`url`,
-    `complete`, `version`, `step`). Times are seconds since 1970.
+    `lost_seconds`, `executions` (`number`, `began`, `ended`, `code`, `died`, `lost_nodes`, `lost_seconds`, `runs`), `runs`
+    (`url`, `complete`, `version`, `step`). Times are seconds since 1970.
     """
     last = executions[-1]
     return {
@@ -86,6 +89,7 @@ def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> d
                 "ended": e.ended,
                 "code": e.code,
                 "died": death(e, serial),
+                "lost_nodes": list(e.lost_nodes),
                 "lost_seconds": e.lost,
                 "runs": [asdict(run) for run in e.runs],
             }

@@ -46,7 +46,8 @@ class RunFacts:
 class Execution:
     """One start of the program: its number (from 1), when it began and ended (seconds since 1970), the exit code of
     what was started (negative: the signal that killed it), whether the supervisor ended it or what was left of it
-    unasked (`cleared`), the rank that was seen to die first and its pid, and its runs."""
+    unasked (`cleared`), the rank that was seen to die first and its pid, its runs, the nodes in use that gave no answer
+    afterwards (`lost_nodes`), and whether the launcher never came to start a rank (`stillborn`)."""
 
     number: int
     began: float
@@ -55,6 +56,8 @@ class Execution:
     runs: tuple[RunFacts, ...] = ()
     cleared: bool = False
     first_dead: tuple[int, int] | None = None
+    lost_nodes: tuple[str, ...] = ()
+    stillborn: bool = False
 
     @property
     def gained(self) -> bool:
@@ -101,14 +104,16 @@ def processes_of(opened: Iterable[Opened]) -> list[Process]:
     return list(found)
 
 
-def gather(urls: Iterable[str], opened: Iterable[Opened]) -> tuple[RunFacts, ...]:
-    """The facts of each run of `urls`, of which this execution began the attempts `opened`."""
+def gather(urls: Iterable[str], opened: Iterable[Opened], name: str | None = None) -> tuple[RunFacts, ...]:
+    """The facts of each run of `urls`, of which this execution, whose name is `name`, began the attempts `opened`."""
     opened = list(opened)
-    return tuple(facts_of(url, catalog_of(url), {o.attempt for o in opened if o.url == url}) for url in urls)
+    return tuple(facts_of(url, catalog_of(url), {o.attempt for o in opened if o.url == url}, name) for url in urls)
 
 
-def facts_of(url: str, catalog: Catalog, own: set[int]) -> RunFacts:
-    """What `catalog` says of a run of which this execution began the attempts `own`."""
+def facts_of(url: str, catalog: Catalog, own: set[int], name: str | None = None) -> RunFacts:
+    """What `catalog` says of a run of which this execution began the attempts `own`, and those that bear its name: a rank
+    on a node that is lost may not have come to report one."""
+    own = own | {a.number for a in catalog.attempts if name is not None and a.execution == name}
     # A program that rolls back takes further attempts by itself: they have the same processes.
     ours = {p for a in catalog.attempts if a.number in own for p in a.processes}
     own = own | {a.number for a in catalog.attempts if a.holder in ours and a.number > min(own)}

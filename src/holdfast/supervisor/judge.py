@@ -48,7 +48,9 @@ def judge(
     last = executions[-1]
     runs = last.runs
     if not runs:
-        return _never_opened(last, asked)
+        # That a launcher started nothing, or a node went, is no word on the program: it is tried once more.
+        excused = (last.stillborn or last.lost_nodes) and not asked and max_restarts != 0
+        return None if excused and len(executions) < TRIES else _never_opened(last, asked)
     if all(run.complete for run in runs):
         return _complete(last, serial)
     if rivals := [run for run in runs if run.rival]:
@@ -90,6 +92,8 @@ def death(execution: Execution, serial: bool = True) -> str:
         parts.append(f"{who} {name}")
     else:
         parts.append(f"{'exit code' if serial else 'exit code of mpirun'} {code}")
+    if lost := execution.lost_nodes:
+        parts.append(f"{', '.join(lost)} no longer {'answers' if len(lost) == 1 else 'answer'}")
     for run in execution.runs:
         if run.end and run.end.error:
             parts.append(run.end.error.strip().splitlines()[0])
@@ -146,9 +150,10 @@ def _gives_up(barren: Sequence[Execution], serial: bool) -> str:
 def _violent(last: Execution, serial: bool) -> bool:
     """Whether it did not leave by itself: then what its ranks recorded in their last moments was not asked for.
 
-    mpirun: Open MPI gives the code of the first rank to fail or 128 + its signal, MPICH the bare signal.
+    mpirun: Open MPI gives the code of the first rank to fail or 128 + its signal, MPICH the bare signal. When a node is lost
+    it asks the ranks that are left to end, by SIGTERM, and may say 0.
     """
-    if last.cleared or last.code < 0:
+    if last.cleared or last.code < 0 or last.lost_nodes:
         return True
     return _signal_name(last.code - 128) is not None if serial else last.code not in _INTERRUPTED
 

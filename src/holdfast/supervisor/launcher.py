@@ -10,15 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..catalog import current
+from ..catalog.attempts import ENDED, EXECUTION
 from ..catalog.eviction import SUPERVISOR
 from ..errors import UsageError
 
 _VERSION_DEADLINE = 20.0  # seconds for `mpirun --version`
-_PLACEMENT = ("--map-by", "--bind-to", "--oversubscribe", "--host", "-host", "-H", "--hostfile", "-hostfile")
+_NODES = ("--host", "-host", "-H", "-hosts", "--hostfile", "-hostfile", "--machinefile", "-machinefile", "-f")
+_PLACEMENT = ("--map-by", "--bind-to", "--oversubscribe", "--rankfile", "-rankfile", "-rf", *_NODES)
 _MANAGED = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")  # a batch system that tells mpirun the slots there are
 
 REPORT = "HOLDFAST_REPORT"  # file to which the program's rank 0 appends each attempt it begins
 SUPERVISED = "HOLDFAST_SUPERVISED"  # seconds of grace for ranks that outlived an earlier supervisor
+_WORDS = (SUPERVISED, REPORT, EXECUTION, ENDED)  # what we tell the program
+_OF_THE_NODE = ("HOLDFAST_FAILURE_DOMAIN", "HOLDFAST_NODE_MEMORY", "HOLDFAST_NODE_SCRATCH")  # not the same on another
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,12 @@ def command(
     mpi_args: Sequence[str] = (),
     prefix: bool = False,
     grace: float,
+    hostfile: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Command:
     """The command that starts `program` (name and arguments) on `ranks` ranks; None: serial, without a launcher.
+
+    `hostfile`: one that has exactly these ranks as slots, in order; it is read when the command is executed.
 
     The interpreter's own directory comes first on PATH, so that `python` is the one that Holdfast is installed
     for; a `.py` file that can't be executed is given to it. UsageError if program or launcher are missing.
@@ -66,10 +73,20 @@ def command(
     if ranks is None:
         return Command(tuple(words), env, None, shown)
     mpi = find_mpi(env["PATH"])
-    head = [mpi.path, "-n", str(ranks), *_flags(mpi, ranks, mpi_args, prefix, env), *mpi_args]
+    head = [mpi.path, "-n", str(ranks), *_flags(mpi, ranks, mpi_args, prefix, hostfile, env), *mpi_args]
     if mpi.kind == "openmpi" and os.geteuid() == 0:
         env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     return Command((*head, *words), env, mpi, f"{shown} on {ranks} rank{'s' * (ranks != 1)} by {mpi.name}")
+
+
+def elsewhere(mpi_args: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether mpirun may start ranks on other hosts: its arguments name some, or a batch system has told it of them."""
+    return names_nodes(mpi_args) or any(name in environment for name in _MANAGED)
+
+
+def names_nodes(mpi_args: Sequence[str]) -> bool:
+    """Whether arguments for mpirun say on which nodes it is to start."""
+    return any(word.split("=")[0] in _NODES for word in mpi_args)
 
 
 def find_mpi(path: str) -> Mpi:
@@ -108,16 +125,25 @@ def cores() -> int:
     return len(seen)
 
 
-def _flags(mpi: Mpi, ranks: int, mpi_args: Sequence[str], prefix: bool, env: Mapping[str, str]) -> list[str]:
+def _flags(
+    mpi: Mpi, ranks: int, mpi_args: Sequence[str], prefix: bool, hostfile: str | None, env: Mapping[str, str]
+) -> list[str]:
     if mpi.kind == "mpich":  # places any number of ranks, binds none, hands the whole environment on
-        return ["-prepend-rank"] if prefix else []
+        return [*(["-f", hostfile] if hostfile else []), *(["-prepend-rank"] if prefix else [])]
     flags = []
     if prefix:
         flags += ["--output", "tag"] if mpi.major >= 5 else ["--tag-output"]
     placed = any(word.split("=")[0] in _PLACEMENT for word in mpi_args) or any(name in env for name in _MANAGED)
-    if not placed and ranks > cores():
+    if hostfile:
+        flags += ["--hostfile", hostfile]
+        if not placed:  # how many cores other nodes have is not known: as many ranks as were asked for are placed
+            flags += ["--map-by", "slot:OVERSUBSCRIBE"]
+    elif not placed and ranks > cores():
         flags += ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]
-    return [*flags, "-x", SUPERVISED, "-x", REPORT]  # remote ranks do not inherit the environment
+    # Remote ranks do not inherit the environment; options of the library have to be the same on all.
+    others = {*_WORDS, *_OF_THE_NODE, *(word.split("=")[0] for word in mpi_args)}
+    options = [name for name in sorted(env) if name.startswith("HOLDFAST_") and name not in others]
+    return [*flags, *(word for name in (*_WORDS, *options) for word in ("-x", name))]
 
 
 def _program(words: list[str], path: str) -> list[str]:

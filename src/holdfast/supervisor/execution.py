@@ -1,0 +1,218 @@
+"""One start of the program: waits for what happens, passes requests on, clears up what is left."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..catalog import Process, evict
+from ..catalog.attempts import ENDED, EXECUTION
+from ..catalog.eviction import send
+from ..errors import HoldfastError
+from . import account, facts, hosts, launcher
+from .child import Child, Signals, Watch, is_proxy
+
+TICK = 0.5  # seconds between looks at what the program has reported,
+FIRST_TICK = 0.1  # and until it has reported its first attempt: then its ranks are known, and watched
+HOSTFILE = "hosts"
+IDLE = 10.0  # seconds that mpirun gets to leave when none of its ranks lives
+OWN_FAULT = 213  # exit code of Open MPI's mpirun after an error of its own (ERR_SILENT, -43)
+START = 60.0  # seconds that mpirun gets to start its first rank, where we would see one
+NAMES = 500  # names of earlier executions that are told to the next one
+MOMENT = 2.0  # seconds that processes get to vanish by themselves when what was started has left in good order
+
+
+@dataclass
+class State:
+    """What stays from one start to the next: what is started, where its words are looked for (`folder`), `grace` (seconds for a
+    last checkpoint), the nodes, what was asked, which runs are known.
+
+    `away`: ranks may be on other hosts, where we see none of them; `until`: monotonic time at which the grace of
+    a request ends; `urls`: runs that any start has opened, in order; `ended`: names of the starts that are over.
+    """
+
+    command: launcher.Command
+    told: account.Account
+    signals: Signals
+    folder: str
+    grace: float
+    roster: hosts.Roster | None = None
+    away: bool = False
+    asked: signal.Signals | None = None
+    until: float = float("inf")
+    urls: dict[str, None] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+
+    @property
+    def serial(self) -> bool:
+        return self.command.mpi is None
+
+
+class Running:
+    """One start of the program, from its first process to its last."""
+
+    def __init__(self, owner: State, number: int) -> None:
+        self.owner = owner
+        self.number = number
+        self.name = secrets.token_hex(8)
+        self.report = os.path.join(owner.folder, f"{number}.jsonl")
+        self.opened: list[facts.Opened] = []
+        self.processes: list[Process] = []  # ranks of the newest attempts, where known
+        self.watch = Watch()
+        self.empty_since: float | None = None
+        self.started = owner.serial or owner.away  # whether any rank has been seen; of those elsewhere none will be
+        self.start_until = float("inf")
+        self.stillborn = False
+
+    def run(self) -> facts.Execution:
+        owner = self.owner
+        owner.told.starts(owner.command.shown, owner.roster)
+        began = time.time()
+        self.start_until = time.monotonic() + START
+        # There before anybody looks: that a file is missing is remembered for a while by other hosts' file systems.
+        with open(self.report, "wb"):
+            pass
+        if owner.roster is not None and owner.command.mpi is not None:
+            with open(os.path.join(owner.folder, HOSTFILE), "w") as f:
+                f.write(owner.roster.text(owner.command.mpi.kind))
+        environment = {
+            **owner.command.environment,
+            launcher.REPORT: self.report,
+            EXECUTION: self.name,
+            ENDED: ",".join(owner.ended[-NAMES:]) or "none",
+        }
+        child = Child(owner.command.arguments, environment, None if owner.serial else launcher.REPORT)
+        try:
+            while not child.dead:
+                self._turn(child)
+            ended = time.time()
+            self._look()
+            cleared = self._clear(child)
+            code = child.reap()
+        finally:
+            child.end()
+            self.watch.close()
+        stillborn = self.stillborn or (not owner.serial and not self.opened and code == OWN_FAULT)
+        runs = facts.gather(owner.urls, self.opened, self.name)
+        first_dead = self.watch.first_dead
+        return facts.Execution(self.number, began, ended, code, runs, cleared, first_dead, stillborn=stillborn)
+
+    def _turn(self, child: Child) -> None:
+        """Waits a little for something to happen, and does what it asks for."""
+        owner = self.owner
+        tick = TICK if self.opened else FIRST_TICK
+        owner.signals.wait(min(tick, max(0.0, owner.until - time.monotonic())), self.watch)
+        self._look()
+        for number in owner.signals.take():
+            if owner.asked is None:
+                owner.asked = number
+                owner.until = time.monotonic() + owner.grace
+                owner.told.say(f"{number.name}: asks for a last checkpoint, waits up to {owner.grace:g} s")
+                self._ask(child, number)
+            else:
+                owner.told.say(f"{number.name} again: ends the program at once")
+                owner.until = 0.0
+        if time.monotonic() >= owner.until:
+            if owner.until:
+                owner.told.say("the program has not left in time: it is ended")
+            owner.until = float("inf")
+            self._kill(child)
+        elif not owner.serial and self._empty(child):
+            owner.told.say("mpirun has no rank left and does not leave: it is ended")
+            self._kill(child)
+        elif not self.started and self._unborn(child):
+            owner.told.say(f"mpirun has started no rank within {START:g} seconds: it is ended")
+            self.stillborn = True
+            self.start_until = float("inf")
+            self._kill(child)
+
+    def _look(self) -> None:
+        """Takes in what the program has reported since the last look."""
+        new = facts.read_report(self.report)[len(self.opened) :]
+        if not new:
+            return
+        self.opened += new
+        self.owner.urls.update(dict.fromkeys(one.url for one in new))
+        try:
+            self.processes = facts.processes_of(self.opened)
+        except HoldfastError:
+            self.processes = []  # unreadable: signals then go through what was started
+        self.watch.add(self.processes)
+        for one in new:
+            self.owner.told.opened(one, "has begun")
+
+    def _ask(self, child: Child, number: signal.Signals) -> None:
+        """Asks every rank once for a last checkpoint.
+
+        The ranks themselves where they are all known and here: what was started may be a shell, which would die of
+        the signal and take no checkpoint. Otherwise mpirun hands SIGUSR1 on to ranks elsewhere; a program that
+        has not opened a run yet has nothing to save, and is ended.
+        """
+        if self.processes and all(p.here for p in self.processes):
+            for process in self.processes:
+                send(process, signal.SIGTERM if number is signal.SIGHUP else number)
+        elif self.opened and not self.owner.serial:
+            child.signal(signal.SIGUSR1)
+        else:
+            child.signal(signal.SIGTERM)
+
+    def _kill(self, child: Child) -> None:
+        for process in self.processes:
+            if process.here:
+                send(process, signal.SIGKILL)
+        child.kill()
+
+    def _empty(self, child: Child) -> bool:
+        """Whether mpirun has been alone for too long: all its ranks are here and dead, and it does not leave."""
+        alone = bool(self.processes) and all(p.here and not p.alive for p in self.processes)
+        if not alone or any(p.pid != child.pid and not is_proxy(p) for p in child.members()):
+            self.empty_since = None
+            return False
+        self.empty_since = self.empty_since or time.monotonic()
+        return time.monotonic() - self.empty_since > IDLE
+
+    def _unborn(self, child: Child) -> bool:
+        """Whether mpirun has had its time and has never had a process but its own helpers."""
+        if self.opened or any(p.pid != child.pid and not is_proxy(p) for p in child.members()):
+            self.started = True
+        return not self.started and time.monotonic() > self.start_until
+
+    def _clear(self, child: Child) -> bool:
+        """Ends what outlived the process that was started; whether there was anything to end.
+
+        Ranks are asked for a last checkpoint first, unless they have been asked already. A serial program's helpers are
+        left alone once its runs are complete.
+        """
+        owner = self.owner
+        left = self._left(child)
+        until = time.monotonic() + (0.0 if child.killed else MOMENT)
+        while left and time.monotonic() < until:
+            time.sleep(0.02)
+            left = self._left(child)
+        if not left or (owner.serial and _complete(owner.urls, self.opened)):
+            return False
+        many = f"{len(left)} process{'es' * (len(left) != 1)} left behind ({_pids(left)})"
+        owner.told.say(f"ends {many}" if owner.asked else f"asks {many} for a last checkpoint, then ends what is left")
+        if owner.asked is None:
+            evict(left, owner.grace, hurry=lambda: owner.signals.pending > 1)
+        else:
+            rest = min(owner.until - time.monotonic(), owner.grace) if owner.until < float("inf") else 0.0
+            evict(left, max(0.0, rest), ask=None, hurry=lambda: owner.signals.pending > 0)
+        return True
+
+    def _left(self, child: Child) -> list[Process]:
+        found = dict.fromkeys(p for p in child.members() if p.pid != child.pid)
+        found.update(dict.fromkeys(p for p in self.processes if p.here and p.alive and p.pid != child.pid))
+        return list(found)
+
+
+def _complete(urls: dict[str, None], opened: Sequence[facts.Opened]) -> bool:
+    return bool(urls) and all(run.complete for run in facts.gather(urls, opened))
+
+
+def _pids(processes: Sequence[Process]) -> str:
+    return ", ".join(str(p.pid) for p in processes[:8]) + (", ..." if len(processes) > 8 else "")
