@@ -117,6 +117,7 @@ def _root(
 def _commit(here: Here, version: Published) -> dict[str, Any]:
     if here.leads:
         here.place.put_commit(version.link.name, version.record)
+    here.place.check_fence(version.commit.attempt)
     return {}
 
 

@@ -109,6 +109,7 @@ def _open(
     # Looked at again: only what is there *after* our fence can't be joined by what an earlier holder still commits.
     # Numbers too: what it committed meanwhile has had its own.
     if levels is not None:
+        levels.fence(attempt)
         levels.look()
     again = from_root(group, "looking what there is", lambda: _look(reading, options, params, group.size))
     assert isinstance(again, dict)

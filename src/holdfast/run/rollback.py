@@ -31,6 +31,8 @@ def roll_back(x: Execution, version: int) -> None:
             x.writer.carry.close()
             x.writer.carry = None
         x.writer.attempt = fence(x.store, x.group, x.writer.number)
+        if x.levels is not None:
+            x.levels.fence(x.writer.attempt)
         x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
         held = x.resume.reader.objects if x.resume.reader is not None else {}
         for name, entry in x.dropped.items():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Container
+from contextlib import suppress
 from typing import NamedTuple
 
-from ...errors import DamageError, UsageError
+from ...errors import DamageError, FencedError, UsageError
 from ...format import RECORD_LIMIT, decode_record, digest_hex, encode_record, parse_version
 from ...format.keys import COMMIT_NAME, data_name
 from ...store import KeyExistsError, KeyMissingError, PosixStore
@@ -213,6 +214,22 @@ class Place(NamedTuple):
         """Remove the version: commit first, then the records that prove its files, then the files (by the holder of the newest
         attempt, or on its word). Killed in between, it leaves no commit or record without its files. Missing is fine."""
         remove_version(self.store, version)
+
+    # -- whose it is now ----------------------------------------------------------------------
+
+    def put_fence(self, attempt: int) -> None:
+        """Say that `attempt` uses the place from now on (by any process of the node; again is fine)."""
+        with suppress(KeyExistsError):
+            self.store.put(f"fence/{attempt:06d}", b"")
+
+    def check_fence(self, attempt: int) -> None:
+        """FencedError if a later attempt than `attempt` uses the place: known also while the run's store can't be asked."""
+        newest = max((int(name) for name in self.store.list("fence") if name.isdigit()), default=0)
+        if newest > attempt:
+            raise FencedError(
+                f"Attempt {attempt} is fenced off: attempt {newest} uses {self.store.location}. Nothing that this process "
+                "writes from now on counts. End this process."
+            )
 
     # -- helpers ----------------------------------------------------------------------------
 

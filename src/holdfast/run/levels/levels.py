@@ -47,6 +47,17 @@ class Levels:
         """See what is on the nodes now (collective)."""
         self.recovery.look()
 
+    def fence(self, attempt: int) -> None:
+        """Say at the places of all nodes whose they are now (collective). StorageError."""
+        error: Exception | None = None
+        try:
+            if self.ladder.leads:
+                for place in self.ladder.places.values():
+                    place.put_fence(attempt)
+        except Exception as failed:
+            error = failed
+        together(self.ladder.group, "taking the places of nodes", error=error)
+
     def begin(self, writer: Writer) -> None:
         """Have the versions of `writer` go to the levels (collective)."""
         from .keeper import Keeper

@@ -10,10 +10,10 @@ import os
 import time
 from collections.abc import Callable
 
-from ...catalog import Commit, check_fence
+from ...catalog import Commit
 from ...catalog.places import Held
 from ...catalog.retention import find_surplus
-from ...engine import Here, Published, publish_at
+from ...engine import Here, Published, look_for_fence, publish_at
 from ...errors import CheckpointError, FencedError, HoldfastError, StorageError
 from ...format import Part, parse_version
 from ...group import Group, together
@@ -174,7 +174,8 @@ class Placing:
             own = {name for name in place.versions() if (parse_version(name) or (0, 0))[1] < self.attempt}
             old += sorted(own - set(self.lineage))  # of attempts before, which do not count any more
             for name in old:
-                check_fence(self.store, self.attempt)
+                look_for_fence(self.store, self.attempt)
+                place.check_fence(self.attempt)
                 place.remove(name)
                 log.debug("removed version %s from the level %s", name, self._name)
         except FencedError:

@@ -1,0 +1,223 @@
+"""Levels on several ranks, each its own node: versions in memory, protected, lost with nodes, rebuilt, moved, read from afar."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_run_state import flip, leave, reopen
+
+import holdfast
+
+IN_FLIGHT = True
+FAR = holdfast.global_(every=holdfast.versions(1000))  # never within a test
+EACH = holdfast.steps(1)
+
+
+@pytest.fixture
+def node(comm, shared_tmp, monkeypatch):
+    """`node(name)`: this rank is on that node from now on; its directory."""
+
+    def move(name):
+        memory = shared_tmp / "nodes" / name
+        memory.mkdir(parents=True, exist_ok=True)
+        monkeypatch.setenv("HOLDFAST_NODE_MEMORY", str(memory))
+        monkeypatch.setenv("HOLDFAST_FAILURE_DOMAIN", name)
+        return memory
+
+    move(f"node{comm.rank}")
+    return move
+
+
+def advance(run, u, steps, first=0):
+    """Steps of a program; what `u` holds at the newest version that has arrived."""
+    for step in run.steps(first + steps, every=EACH):
+        u += run.comm.rank + step
+        if step == first + steps - 1:
+            break
+    run._x.writer.arrive()
+
+
+def program(comm, path, run=None, nbytes=None, **options):
+    run = reopen(comm, path, run, **options)
+    size = 200_000 + 5000 * comm.rank if nbytes is None else nbytes[comm.rank]
+    u = run.protect("u", np.zeros(size // 8))
+    return run, u
+
+
+def expected(rank, size, steps):
+    return np.full(size, sum(rank + step for step in range(steps)), float)
+
+
+def lose(comm, shared_tmp, *ranks):
+    """The nodes of these ranks are gone, with their memory."""
+    comm.Barrier()
+    if comm.rank == 0:
+        for rank in ranks:
+            shutil.rmtree(shared_tmp / "nodes" / f"node{rank}")
+    comm.Barrier()
+
+
+def resumed(comm, path, run, node, caplog, **options):
+    """Another start, on nodes by the same names or those that `node` was told; checked: what it resumes from is right."""
+    run, u = program(comm, path, run, **options)
+    run.ready()
+    assert run.restored is not None
+    assert np.array_equal(u, expected(comm.rank, u.size, run.restored.step)), (u[:2], run.restored)
+    return run, u
+
+
+def read(run, where):
+    return run._x.levels.view.counts.get(where, 0)
+
+
+def redundancies(size):
+    found = {1: [()], 2: [(holdfast.partner(),), (holdfast.xor(),)], 3: [(holdfast.xor(),), (holdfast.rs(3, 2),)]}
+    return found.get(size, [(holdfast.xor(4),), (holdfast.rs(4, 2),), (holdfast.partner(),)])
+
+
+def test_a_relaunched_job_restores_from_memory(comm, shared_tmp, node, caplog):
+    levels = [holdfast.memory(), *redundancies(comm.size)[0], FAR]
+    run, u = program(comm, shared_tmp, levels=levels)
+    advance(run, u, 6)
+    assert not list((shared_tmp / "run" / "versions").glob("*/commit"))
+    run, u = resumed(comm, shared_tmp, run, node, caplog, levels=levels)
+    assert run.restored.version == 5 and read(run, "memory") and not read(run, "global")
+    assert set(run.restored.sources) == {"memory, on its own node"}
+    for _ in run.steps(8, every=EACH):
+        u += 1
+    run.complete()
+    run.close()
+    comm.Barrier()
+    assert not list((shared_tmp / "nodes").glob("*/*/*"))  # a complete run leaves nothing in memory
+    again = reopen(comm, shared_tmp, levels=levels)
+    again.protect("u", np.zeros(u.size))
+    again.ready()
+    assert again.restored.step == 8
+    again.close()
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_lost_node_is_rebuilt(comm, shared_tmp, node, caplog, which):
+    if comm.size == 1:
+        return
+    kinds = redundancies(comm.size)
+    (level,) = kinds[which % len(kinds)]
+    levels = [holdfast.memory(), level, FAR]
+    run, u = program(comm, shared_tmp, levels=levels)
+    advance(run, u, 4)
+    for lost in range(comm.size):
+        gone = [(lost + i) % comm.size for i in range(level.m)]
+        lose(comm, shared_tmp, *gone)
+        node(f"node{comm.rank}")
+        run, u = resumed(comm, shared_tmp, run, node, caplog, levels=levels)
+        assert run.restored.version == 3 and not read(run, "global")
+        for rank, source in enumerate(run.restored.sources):
+            assert ("rebuilt" in source) == (rank in gone), source
+    leave(run)
+
+
+def test_more_is_lost_than_can_be_rebuilt(comm, shared_tmp, node, caplog):
+    if comm.size < 2:
+        return
+    (level,) = redundancies(comm.size)[0]
+    levels = [holdfast.memory(), level, holdfast.global_(every=holdfast.versions(3))]
+    run, u = program(comm, shared_tmp, levels=levels)
+    advance(run, u, 6)
+    run._x.levels.drain(20)
+    assert [v.number for v in run.versions if v.status == "current"][-1] in (1, 4)
+    lose(comm, shared_tmp, *range(level.m + 1))
+    node(f"node{comm.rank}")
+    with caplog.at_level(logging.INFO, "holdfast"):
+        run, u = resumed(comm, shared_tmp, run, node, caplog, levels=levels)
+    assert run.restored.version < 5 and read(run, "global")
+    assert run.restored.skipped and all("00000005" in name for name, _ in run.restored.skipped[:1])
+    leave(run)
+
+
+def test_ranks_are_placed_differently(comm, shared_tmp, node, caplog):
+    levels = [holdfast.memory(), *redundancies(comm.size)[0], FAR]
+    run, u = program(comm, shared_tmp, levels=levels)
+    advance(run, u, 4)
+    comm.Barrier()
+    node(f"node{(comm.rank + 1) % comm.size}")
+    run, u = resumed(comm, shared_tmp, run, node, caplog, levels=levels)
+    assert run.restored.version == 3 and not read(run, "global")
+    if comm.size > 1:
+        assert all("moved from" in source for source in run.restored.sources)
+    advance(run, u, 3, first=3)
+    run, u = resumed(comm, shared_tmp, run, node, caplog, levels=levels)
+    assert run.restored.version > 3
+    leave(run)
+
+
+@pytest.mark.parametrize("kind", ["data", "parity"])
+def test_a_flipped_bit_is_rebuilt_around(comm, shared_tmp, node, caplog, kind):
+    if comm.size < 3:
+        return
+    levels = [holdfast.memory(), holdfast.xor(), FAR]
+    run, u = program(comm, shared_tmp, levels=levels)
+    advance(run, u, 4)
+    comm.Barrier()
+    if comm.rank == 0:
+        (path,) = (shared_tmp / "nodes" / "node1").glob(f"*/*/versions/00000003*/{kind}/r000001")
+        path.chmod(0o600)
+        flip(path, 5000)
+    comm.Barrier()
+    if kind == "parity":
+        lose(comm, shared_tmp, 0)
+        node(f"node{comm.rank}")
+    run, u = program(comm, shared_tmp, run, levels=levels)
+    if kind == "data":
+        run.ready()
+        assert run.restored.version == 3 and "rebuilt" in run.restored.sources[1] and not read(run, "global")
+        assert np.array_equal(u, expected(comm.rank, u.size, 3))
+    else:  # rank 0 is lost and rank 1's parity is wrong: with one parity nothing is left of this version
+        with pytest.raises(holdfast.NoWholeVersionError):
+            run.ready()
+    leave(run)
+
+
+def test_full_memory_goes_to_the_store_and_comes_back(comm, shared_tmp, node, caplog, monkeypatch):
+    from holdfast.catalog.places import Place
+
+    levels = [holdfast.memory(), *redundancies(comm.size)[0], holdfast.global_(every=holdfast.versions(1000))]
+    run, u = program(comm, shared_tmp, levels=levels, keep=holdfast.Keep(last=50))
+    real, aims = Place.free_bytes, []
+    with caplog.at_level(logging.WARNING, "holdfast"):
+        for step in run.steps(30, every=EACH):
+            u += comm.rank + step
+            if step == 5:
+                monkeypatch.setattr(Place, "free_bytes", lambda self: -(1 << 40))
+            if step == 15:
+                monkeypatch.setattr(Place, "free_bytes", real)
+            run._x.writer.arrive()
+            aims.append(run._x.writer._aim)
+    assert all(aims[1:5]) and not any(aims[9:15]) and all(aims[19:])
+    if comm.rank == 0:
+        assert sum("no room" in record.getMessage() for record in caplog.records) == 1
+    run.complete()
+    assert np.array_equal(u, expected(comm.rank, u.size, 30))
+    run.close()
+
+
+def test_default_levels_need_failure_domains(comm, shared_tmp, node):
+    run, u = program(comm, shared_tmp)
+    if comm.size == 1:
+        assert run._x.levels is None
+    else:
+        assert run._x.levels.ladder.names() == ["memory", "xor", "global"]
+    run.close()
+    comm.Barrier()
+    node("one")
+    run, u = program(comm, Path(shared_tmp / "other"))
+    assert run._x.levels is None
+    run.close()
+
+
+def test_sets_larger_than_domains_are_refused(comm, shared_tmp, node):
+    with pytest.raises(holdfast.ConfigError, match="failure domains"):
+        reopen(comm, shared_tmp, levels=[holdfast.memory(), holdfast.xor(5), FAR])
