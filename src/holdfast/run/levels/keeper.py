@@ -10,19 +10,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ...catalog import Commit
 from ...catalog.places import Place
 from ...engine import Here, publish, put_held
-from ...errors import DamageError, FencedError, HoldfastError
-from ...format import BLOCK, Extent, Link, Part, digest
-from ...format.blocks import ALIGN
-from ...format.keys import COMMIT_NAME, data_name
+from ...errors import FencedError, HoldfastError
+from ...format import Link, Part
+from ...format.keys import COMMIT_NAME
 from ...group import Group, from_root, together
 from ...store import Store
-from ...store.aligned import empty as aligned_empty
+from .copying import copy_data, own_part
 
 log = logging.getLogger("holdfast")
 
@@ -212,7 +211,7 @@ class Keeper:
             return True
 
         from_root(self._group, f"making room for version {commit.version}", clear)
-        publish(self._store, self._group, commit, lambda key: self._copy(commit, key, self._store), sealed=link)
+        publish(self._store, self._group, commit, lambda _: self._copy(commit, self._store), sealed=link)
 
     def _to_second(self, placed: Placed) -> None:
         assert self._second is not None
@@ -223,7 +222,7 @@ class Keeper:
             try:
                 if self._group.rank not in here.place.ranks(commit.name):
                     here.place.forget(commit.name, self._group.rank)
-                    part = self._copy(commit, f"{commit.path}/{data_name(self._group.rank)}", here.place.store)
+                    part = self._copy(commit, here.place.store)
                     put_held(here, commit, self._group, part)
             except Exception as failed:
                 error = failed
@@ -237,46 +236,17 @@ class Keeper:
                 error = failed
             together(self._group, f"committing version {commit.version}", error=error)
 
-    def _copy(self, commit: Commit, key: str, to: Store) -> Part:
-        """This rank's data file, each of its blocks verified on the way; its index."""
-        held = self._place.read_held(commit.name, self._group.rank)
-        part = Part.decode(self._place.read_part(held), self._group.rank, self._place.part_key(commit.name, held.rank))
-        with self._place.store.open(key) as reader, to.create(key, part.nbytes) as writer:
-            began = time.monotonic()
-            staging = aligned_empty(2 * BLOCK)
-            for start, stop, extents in _spans(part):
-                block = staging[: stop - start]
-                reader.read(start, block)
-                for e in extents:
-                    if digest(block[e.offset - start : e.offset - start + e.nbytes]) != e.digest:
-                        raise DamageError(
-                            f"{key} in {self._place.store.location} is damaged at byte {e.offset}; version {commit.version} is "
-                            "not copied from there. Other versions are as they were.",
-                            file=key, offset=e.offset, rank=self._group.rank, version=commit.version,
-                        )  # fmt: skip
-                writer.write(start, block)
-                if self._limit is not None:  # of all ranks together, which are about as far
-                    ahead = stop * self._group.size / self._limit - (time.monotonic() - began)
-                    if ahead > 0:
-                        time.sleep(ahead)
-            writer.finish()
+    def _copy(self, commit: Commit, to: Store) -> Part:
+        """This rank's data file; its index."""
+        part = own_part(self._place, commit.name, self._group.rank)
+        began = time.monotonic()
+        for copied in copy_data(self._place, commit, part, to):
+            if self._limit is not None:  # of all ranks together, which are about as far
+                ahead = copied * self._group.size / self._limit - (time.monotonic() - began)
+                if ahead > 0:
+                    time.sleep(ahead)
         return part
 
 
 def _name(placed: Placed | None) -> str:
     return placed.link.name if placed is not None else ""
-
-
-def _spans(part: Part) -> Iterator[tuple[int, int, list[Extent]]]:
-    """The part's own data file in pieces of at most two blocks, each with the extents that are in it: (start, stop, extents).
-
-    Pieces begin where a unit of writing began, at a multiple of 4096, and no extent is in two."""
-    own = {e.offset: e for o in part.objects for b in o.buffers for e in b.extents if e.source == 0}
-    start, some = 0, list[Extent]()
-    for offset in sorted(own):
-        if some and offset % ALIGN == 0 and offset + own[offset].nbytes - start > BLOCK:
-            yield start, offset, some
-            start, some = offset, []
-        some.append(own[offset])
-    if part.nbytes > start:
-        yield start, part.nbytes, some
