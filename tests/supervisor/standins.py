@@ -66,8 +66,8 @@ class Nodes:
         self.cluster, self.directory = cluster, directory
         self._jobs: list[Job] = []
 
-    def run(self, *arguments: object) -> Job:
-        environment = {**self.cluster.environment(), "PYTHONPATH": SOURCES}
+    def run(self, *arguments: object, **variables: str) -> Job:
+        environment = {**self.cluster.environment(), "PYTHONPATH": SOURCES, **variables}
         words = [*CLI, "run"]
         if self.cluster.simulated:
             words = [sys.executable, self._shim(environment), "run"]

@@ -75,6 +75,14 @@ def test_an_attempt_that_the_program_took_by_rolling_back_is_its_own():
     assert (found.attempt, found.rival, found.gained) == (2, None, 2)
 
 
+def test_an_attempt_that_was_not_reported_is_known_by_its_execution():
+    unreported = attempt(2, ELSEWHERE)._replace(execution="mine")
+    found = facts_of("/r", catalog([attempt(1), unreported], [version(1, 2)]), {1}, "mine")
+    assert (found.attempt, found.rival, found.gained) == (2, None, 1)
+    assert facts_of("/r", catalog([attempt(1), unreported]), {1}, "another").rival is not None
+    assert facts_of("/r", catalog([attempt(1)]), set(), "mine").attempt is None
+
+
 def test_the_programs_report(tmp_path):
     path = tmp_path / "report"
     assert read_report(str(path)) == []

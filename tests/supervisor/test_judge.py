@@ -85,6 +85,25 @@ def test_mpiruns_code_tells_a_crash_from_an_interrupt(code):
     assert outcome(execution(run(end=INTERRUPTED), code=0), serial=False) == ("interrupted", 85)
 
 
+@pytest.mark.parametrize("end", [INTERRUPTED, LAST_FAILED, End("closed", 1.0)], ids=lambda e: e.outcome)
+@pytest.mark.parametrize("code", [0, 1, 137])
+def test_what_survivors_of_a_lost_node_record_is_no_interrupt(end, code):
+    lost = execution(run(end=end), code=code, lost_nodes=("node1",))
+    assert outcome(lost, serial=False) is None
+    assert outcome(lost, serial=False, asked="SIGTERM") in {("interrupted", 85), ("last checkpoint failed", 87)}
+    assert "node1 no longer answers" in death(lost, serial=False)
+    assert "node1, node2 no longer answer" in death(execution(lost_nodes=("node1", "node2")), serial=False)
+
+
+@pytest.mark.parametrize("why", [{"stillborn": True}, {"lost_nodes": ("node1",)}], ids=lambda why: next(iter(why)))
+def test_what_never_came_to_the_program_is_tried_once_more(why):
+    first = execution(code=213, **why)
+    assert outcome(first, serial=False) is None
+    assert outcome(first, serial=False, max_restarts=0) == ("program failed", 213)
+    assert outcome(first, serial=False, asked="SIGINT") == ("interrupted", 86)
+    assert outcome(first, execution(code=213, number=2, **why), serial=False) == ("program failed", 213)
+
+
 def test_last_checkpoint_failed():
     verdict = judge([execution(run(end=LAST_FAILED), code=87)], asked="SIGTERM")
     assert verdict.exit == 87

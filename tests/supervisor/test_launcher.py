@@ -86,6 +86,66 @@ def test_openmpi_gets_what_few_cores_and_root_need(fake, monkeypatch):
     assert "OMPI_ALLOW_RUN_AS_ROOT" not in command(["sh"], ranks=2, grace=1, environment=env).environment
 
 
+def test_a_hostfile_that_has_the_ranks_as_slots(fake, monkeypatch):
+    fake(fake.own, OPENMPI)
+    monkeypatch.setattr(launcher, "cores", lambda: 1)
+    words = " ".join(command(["sh"], ranks=3, grace=1, hostfile="/f/hosts", environment=fake.env).arguments)
+    assert "-n 3 --hostfile /f/hosts --map-by slot:OVERSUBSCRIBE -x" in words
+    assert "--bind-to" not in words, "how many cores the nodes have is not known here"
+    own = command(
+        ["sh"], ranks=3, mpi_args=["--map-by", "node"], grace=1, hostfile="/f/hosts", environment=fake.env
+    ).arguments
+    assert own.count("--map-by") == 1
+    fake(fake.own, HYDRA)
+    assert command(["sh"], ranks=3, grace=1, hostfile="/f/hosts", environment=fake.env).arguments[1:] == (
+        "-n",
+        "3",
+        "-f",
+        "/f/hosts",
+        "sh",
+    )
+
+
+def test_ranks_elsewhere_get_our_words_and_the_users_options_but_nothing_of_this_node(fake):
+    fake(fake.own, OPENMPI)
+    env = {**fake.env, "HOLDFAST_LEASE": "9", "HOLDFAST_KEEP": "3", "HOLDFAST_NODE_MEMORY": "/here"}
+    made = command(["sh"], ranks=2, mpi_args=["-x", "HOLDFAST_KEEP=4"], grace=1, environment=env).arguments
+    handed = [made[at + 1] for at, word in enumerate(made) if word == "-x"]
+    assert handed == [
+        "HOLDFAST_SUPERVISED",
+        "HOLDFAST_REPORT",
+        "_HOLDFAST_EXECUTION",
+        "_HOLDFAST_ENDED",
+        "HOLDFAST_LEASE",
+        "HOLDFAST_KEEP=4",
+    ]
+
+
+def test_whether_ranks_may_be_elsewhere():
+    assert not launcher.elsewhere(["--map-by", "node"], {})
+    assert launcher.elsewhere([], {"SLURM_JOB_ID": "1"})
+    for words in (["--host", "a,b"], ["--hostfile=f"], ["-f", "f"]):
+        assert launcher.elsewhere(words, {})
+
+
+def test_mpirun_has_a_directory_of_its_own_unless_one_was_chosen(fake):
+    fake(fake.own, OPENMPI)
+
+    def session(*mpi_args, **variables):
+        made = command(["sh"], ranks=2, mpi_args=mpi_args, grace=1, environment={**fake.env, **variables})
+        return {name for name, value in launcher.own_session(made, "/own").items() if value == "/own"}
+
+    assert session() == {"PRTE_MCA_prte_local_tmpdir_base"}
+    assert session(PRTE_MCA_prte_tmpdir_base="/mine") == set()
+    assert session("--prtemca", "prte_tmpdir_base", "/mine") == set()
+    fake(fake.own, "mpirun (Open MPI) 4.1.6")
+    assert session() == {"OMPI_MCA_orte_local_tmpdir_base"}
+    fake(fake.own, HYDRA)
+    assert session() == set()
+    serial = command(["sh"], ranks=None, grace=1, environment=fake.env)
+    assert launcher.own_session(serial, "/own") == serial.environment
+
+
 def test_mpich_needs_nothing_but_the_prefix(fake, monkeypatch):
     fake(fake.own, HYDRA)
     monkeypatch.setattr(launcher, "cores", lambda: 1)

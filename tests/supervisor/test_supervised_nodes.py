@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,9 @@ def test_a_lost_node(tmp_path: Path, simulated, count, spares, victim, placed, t
     run = tmp_path / "run"
     options = ["-n", 3, "--hostfile", "hosts", "--spare-nodes", spares]
     with nodes(tmp_path, count, simulated) as standins:
-        job = standins.run(*options, "--", sys.executable, "program.py", "run", STEPS, 0.05)
+        words = [sys.executable, "program.py", "run", STEPS, 0.05]
+        # Every version in the run's store: where these looks find it.
+        job = standins.run(*options, "--", *words, HOLDFAST_LEVELS="global")
         first = until(lambda: at_version(run, 2), 90.0, job)
         assert [name for name in os.listdir(tmp_path) if name.startswith(".holdfast-run-")]
         standins.cluster.kill(victim)
@@ -110,6 +113,20 @@ def test_a_launcher_that_starts_no_rank_is_started_once_more(mpirun, tmp_path, m
     assert supervise(Plan(("true",), ranks=2)) == 0
     assert starts(tmp_path) == 2
     assert "mpirun has started no rank within 0.5 seconds" in capfd.readouterr().err
+
+
+def test_what_a_killed_mpirun_of_the_same_process_id_left_does_no_harm(mpirun, tmp_path, monkeypatch, capfd):
+    real = launcher.find_mpi(os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    if real.kind != "openmpi":
+        return  # MPICH's keeps no such files
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    left = "$TMPDIR/ompi.$$"
+    mpirun(f'mkdir {left} && echo stale > {left}/pmix.$(uname -n).tool.$$ && exec {real.path} "$@"')
+    assert supervise(Plan(("true",), ranks=1)) == 0
+    assert starts(tmp_path) == 1, capfd.readouterr().err
+    assert [name[:5] for name in os.listdir(tmp_path / "tmp")] == ["ompi."]
 
 
 def test_a_program_that_fails_is_not(mpirun, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -69,18 +70,22 @@ class Running:
         self.stillborn = False
 
     def run(self) -> facts.Execution:
+        # There before anybody looks: that a file is missing is remembered for a while by other hosts' file systems.
+        with open(self.report, "wb"):
+            pass
+        if self.owner.roster is not None and self.owner.command.mpi is not None:
+            with open(os.path.join(self.owner.folder, HOSTFILE), "w") as f:
+                f.write(self.owner.roster.text(self.owner.command.mpi.kind))
+        with tempfile.TemporaryDirectory(prefix="holdfast-mpi-", ignore_cleanup_errors=True) as session:
+            return self._run(session)
+
+    def _run(self, session: str) -> facts.Execution:
         owner = self.owner
         owner.told.starts(owner.command.shown, owner.roster)
         began = time.time()
         self.start_until = time.monotonic() + START
-        # There before anybody looks: that a file is missing is remembered for a while by other hosts' file systems.
-        with open(self.report, "wb"):
-            pass
-        if owner.roster is not None and owner.command.mpi is not None:
-            with open(os.path.join(owner.folder, HOSTFILE), "w") as f:
-                f.write(owner.roster.text(owner.command.mpi.kind))
         environment = {
-            **owner.command.environment,
+            **launcher.own_session(owner.command, session),
             launcher.REPORT: self.report,
             EXECUTION: self.name,
             ENDED: ",".join(owner.ended[-NAMES:]) or "none",

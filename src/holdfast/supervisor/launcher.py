@@ -79,6 +79,22 @@ def command(
     return Command((*head, *words), env, mpi, f"{shown} on {ranks} rank{'s' * (ranks != 1)} by {mpi.name}")
 
 
+def own_session(command: Command, directory: str) -> dict[str, str]:
+    """The command's environment with a new directory for the files of mpirun on this host.
+
+    It would use `$TMPDIR/ompi.PID` otherwise, and leave that behind when it is killed. Another one that is given
+    the same process id, which takes some thousand starts of processes, finds these files and does not start ("The PMIx
+    server's listener thread failed to start"). A directory that the user has chosen stays.
+    """
+    env = dict(command.environment)
+    words = " ".join([*command.arguments, *env])
+    if command.mpi is not None and command.mpi.kind == "openmpi" and "tmpdir_base" not in words:
+        env["PRTE_MCA_prte_local_tmpdir_base" if command.mpi.major >= 5 else "OMPI_MCA_orte_local_tmpdir_base"] = (
+            directory
+        )
+    return env
+
+
 def elsewhere(mpi_args: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Whether mpirun may start ranks on other hosts: its arguments name some, or a batch system has told it of them."""
     return names_nodes(mpi_args) or any(name in environment for name in _MANAGED)
