@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import threading
 
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from redundancy_support import Memory, Net, QueueChannel, compute, encoded, streams, together
 
 from holdfast.errors import DeadlineError, UsageError
-from holdfast.redundancy import Scheme, exchange
+from holdfast.redundancy import MemoryMember, Scheme, exchange
+
+exchanging = importlib.import_module("holdfast.redundancy.exchange")  # the package has a function of that name
 
 SETS = [(2, 1), (3, 1), (4, 1), (4, 2), (6, 2), (8, 3)]
 
@@ -138,3 +141,56 @@ def test_schemes_that_can_not_be(n, m):
 def members_of(scheme, sizes):
     chunk = scheme.chunk(sizes)
     return [Memory(scheme, s, n, chunk) for s, n in zip(streams(sizes), sizes, strict=True)]
+
+
+class Placing(Memory):
+    """A member that has the memory in which sums are computed."""
+
+    def place(self, parity, number, offset, nbytes):
+        return self._at(parity, number, offset, nbytes)
+
+    def write(self, parity, number, offset, block):
+        self.copied = getattr(self, "copied", 0) + (not np.shares_memory(block, self._at(parity, number, offset, 1)))
+        super().write(parity, number, offset, block)
+
+
+@pytest.mark.parametrize(("n", "m"), [(4, 1), (4, 2), (3, 1)])
+def test_sums_are_computed_where_they_stay(n, m):
+    scheme, sizes = Scheme(n, m), [2_500_000, 2_499_001, *[2_480_000] * (n - 2)]
+    whole, chunk = encoded(scheme, sizes), scheme.chunk(sizes)
+    assert not isinstance(whole[0], MemoryMember)
+    kept = [Placing(scheme, w.data, w.nbytes, chunk) for w in whole[:-1]] + [whole[-1]]  # both kinds in one set
+    assert isinstance(kept[0], MemoryMember)
+    before = [w.parity.copy() for w in whole]
+    compute(scheme, sizes, scheme.encoding(), kept)
+    assert all(np.array_equal(k.parity, b) for k, b in zip(kept, before, strict=True))
+    assert not any(k.copied for k in kept[:-1])
+    lost = Placing(scheme, None, sizes[0], chunk)
+    compute(scheme, sizes, scheme.rebuilding([0]), [lost, *kept[1:]])
+    assert np.array_equal(lost.data[: sizes[0]], whole[0].data) and np.array_equal(lost.parity, before[0])
+    assert lost.copied == 0
+
+
+def test_blocks_are_kept_for_the_next_exchange_and_no_more_of_them_than_allowed(monkeypatch):
+    monkeypatch.setattr(exchanging, "_spare", spare := [])
+    made = []
+    monkeypatch.setattr(exchanging, "empty", lambda nbytes: made.append(nbytes) or np.empty(nbytes, np.uint8))
+    scheme, sizes = Scheme(3, 1), [7 << 20] * 3
+    first = encoded(scheme, sizes)
+    assert made and 0 < len(spare) <= exchanging.MEMORY // exchanging.BLOCK
+    assert len({block.__array_interface__["data"] for block in spare}) == len(spare)
+    spare[:] = [np.full(exchanging.BLOCK, 0xAB, np.uint8) for _ in range(64)]  # what is in them does not matter
+    made.clear()
+    second = encoded(scheme, sizes)
+    assert made == [] and len(spare) <= exchanging.MEMORY // exchanging.BLOCK
+    assert all(np.array_equal(a.parity, b.parity) for a, b in zip(first, second, strict=True))
+
+
+def test_blocks_of_an_exchange_that_failed_are_not_used_again(monkeypatch):
+    """Messages may still come into them."""
+    monkeypatch.setattr(exchanging, "_spare", [])
+    scheme, sizes = Scheme(3, 1), [9000] * 3
+    kept, net = members_of(scheme, sizes), Net(3)
+    with pytest.raises(DeadlineError):
+        exchange(QueueChannel(net, 0), scheme, sizes, scheme.encoding(), range(3), {0: kept[0]}, 0.05, "version 7")
+    assert exchanging._spare == []

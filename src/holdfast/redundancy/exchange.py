@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..errors import DeadlineError
 from ..group.channel import Channel, Moving
@@ -21,7 +21,11 @@ from .coding import add_up
 from .scheme import Scheme, Sum, Symbol
 
 BLOCK = 1 << 20  # bytes of a symbol that are sent at once
-MEMORY = 24 << 20  # bytes for blocks on their way, about
+MEMORY = 16 << 20  # bytes for blocks on their way, about: more of it is slower, since less of it stays in caches
+
+
+# Blocks of exchanges that are over. Fresh memory costs as much as a tenth of an exchange: each page is cleared by the kernel.
+_spare: list[Bytes] = []
 
 
 class Member(Protocol):
@@ -35,6 +39,15 @@ class Member(Protocol):
 
     def write(self, parity: bool, number: int, offset: int, block: Bytes) -> None:
         """Keep what was computed. `block` is the caller's again on return."""
+
+
+@runtime_checkable
+class MemoryMember(Member, Protocol):
+    """A member that has in memory what it is to keep: sums are computed where they stay, and are not copied."""
+
+    def place(self, parity: bool, number: int, offset: int, nbytes: int) -> Bytes:
+        """Memory (uint8, one-dimensional, contiguous, writable, and no part of what `read` has given) in which the block is
+        computed with which `write` is called then."""
 
 
 class _Step(NamedTuple):
@@ -100,6 +113,7 @@ class _Exchange:
         what: str,
     ) -> None:
         self.channel, self.scheme, self.nbytes, self.homes, self.members = channel, scheme, nbytes, homes, members
+        self.placing = {i: member for i, member in members.items() if isinstance(member, MemoryMember)}
         self.timeout, self.what = timeout, what
         self.chunk = scheme.chunk(nbytes)
         # A sum under way has k blocks arriving and one in which they are added up; about as many are on their way out.
@@ -118,6 +132,9 @@ class _Exchange:
                 self._progress()
         while self.receiving or self.sending:
             self._progress()
+        # After a failure they stay where they are: a message may still come into them.
+        _spare.extend(self.free)
+        del _spare[MEMORY // BLOCK :]
 
     def _steps(self, sums: Sequence[Sum]) -> Iterator[_Step]:
         """Those that this process takes part in, in the order of all."""
@@ -184,6 +201,7 @@ class _Exchange:
 
     def _finish(self, sum_: _Receiving) -> None:
         step, blocks, used = sum_.step, [], []
+        symbol = step.symbol
         for part in sum_.parts:
             block, staging = part.block, part.staging
             if block.nbytes < step.nbytes:  # its stream ends within: zeros follow
@@ -198,17 +216,27 @@ class _Exchange:
         if len(blocks) == 1 and sum_.parts[0].coefficient == 1:
             total = blocks[0]  # the other's as it is: so do partners keep it
         else:
-            used.append(self._staging())
-            total = used[-1][: step.nbytes]
+            placing = self.placing.get(symbol.member)
+            if placing is not None:
+                total = placing.place(symbol.parity, symbol.number, step.offset, step.nbytes)
+            else:
+                used.append(self._staging())
+                total = used[-1][: step.nbytes]
             if blocks:
                 add_up(total, [part.coefficient for part in sum_.parts], blocks)
             else:
                 total[:] = 0
-        self.members[step.symbol.member].write(step.symbol.parity, step.symbol.number, step.offset, total)
+        self.members[symbol.member].write(symbol.parity, symbol.number, step.offset, total)
         self.free += used
         for part in sum_.parts:
             if part.member is not None:
                 part.member.release(part.block)
 
     def _staging(self) -> Bytes:
-        return self.free.pop() if self.free else empty(BLOCK)
+        if not self.free:
+            try:
+                self.free.append(_spare.pop())
+            except IndexError:
+                both = empty(2 * BLOCK)  # a huge page, where there are some
+                self.free += (both[:BLOCK], both[BLOCK:])
+        return self.free.pop()
