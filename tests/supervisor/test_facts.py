@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.catalog import Attempt, Catalog, End, Version, current
+from holdfast.catalog import Attempt, Base, Catalog, End, Version, current
+from holdfast.format import Link
 from holdfast.supervisor import facts
 from holdfast.supervisor.facts import Opened, facts_of, read_report
 
@@ -19,9 +20,7 @@ def attempt(number, process=DEAD, end=None, kind="run"):
 
 def version(number, by, complete=False):
     name = f"{number:08d}-a{by:06d}"
-    return Version(
-        name, number, by, "checkpoint", "current", step=10 * number, time=100.0 + number, complete=complete
-    )
+    return Version(name, number, by, "checkpoint", "current", step=10 * number, time=100.0 + number, complete=complete)
 
 
 def catalog(attempts, lineage=()):
@@ -81,6 +80,16 @@ def test_an_attempt_that_was_not_reported_is_known_by_its_execution():
     assert (found.attempt, found.rival, found.gained) == (2, None, 1)
     assert facts_of("/r", catalog([attempt(1), unreported]), {1}, "another").rival is not None
     assert facts_of("/r", catalog([attempt(1)]), set(), "mine").attempt is None
+
+
+def test_what_it_went_on_from_and_whether_nodes_have_places():
+    base = Base(Link("00000007-a000001", "0" * 32), (), (), None, 1)
+    went_on = attempt(2)._replace(base=base, places=(("memory", "/dev/shm"),))
+    found = facts_of("/r", catalog([attempt(1), went_on]), {2})
+    assert (found.based, found.places) == (7, True)
+    assert facts_of("/r", catalog([attempt(1)]), {1}).based is None
+    without = facts_of("/r", catalog([attempt(1)._replace(base=base)]), {1})
+    assert (without.based, without.places) == (7, False)
 
 
 def test_the_programs_report(tmp_path):

@@ -142,6 +142,19 @@ def test_a_start_that_did_not_come_as_far_as_its_run_counts_as_one_without_progr
     assert outcome(good, lost, lost) == ("no progress", 88)
 
 
+def test_versions_that_only_nodes_hold_are_progress_too():
+    def killed(based, **kw):
+        return execution(run(gained=0, based=based, **{"places": True} | kw), code=137)
+
+    assert outcome(killed(None), killed(7), serial=False) is None
+    assert outcome(killed(7), killed(12), serial=False) is None
+    assert outcome(killed(7), killed(7), serial=False) == ("no progress", 88)
+    assert outcome(killed(12), killed(7), serial=False) == ("no progress", 88)
+    assert outcome(killed(7), killed(None), serial=False) == ("no progress", 88)
+    assert outcome(killed(7), killed(12, places=False), serial=False) == ("no progress", 88)
+    assert outcome(killed(7), killed(12), killed(12), serial=False) == ("no progress", 88)
+
+
 def test_restarts_are_counted():
     good = execution(run(), code=-9)
     assert outcome(good, max_restarts=0) == ("restarts exhausted", 89)

@@ -51,6 +51,9 @@ class Account:
             if run.version is not None:
                 step = "" if run.step is None else f" (step {run.step})"
                 place = f"resumes from version {run.version}{step}"
+            if run.places:  # which one is found by the program's ranks, when all nodes are asked
+                self.say(f"{shown(run.url)} {place}, or from a newer version if the nodes still hold one")
+                continue
             self.say(f"{shown(run.url)} {place}; {seconds_text(execution.lost)} of work lost")
 
     def verdict(self, verdict: Verdict, executions: Sequence[Execution]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..catalog import Attempt, Catalog, End, Process, Version, read_catalog
 from ..catalog.eviction import abandoned
+from ..format import parse_version
 from ..store import open_store
 
 
@@ -28,7 +29,9 @@ class RunFacts:
     if it did not live to say so; `complete`: the newest version and the newest attempt's end both say so;
     `rival`: a sentence on another attempt that began later and lives, None if there is none; `version`, `step`:
     newest of the lineage; `gained`: versions of the lineage that this execution wrote; `safe`: when the state
-    that would be resumed from was stored (seconds since 1970), None if there is none.
+    that would be resumed from was stored (seconds since 1970), None if there is none. All of this is told from the run's
+    own store. `places`: nodes may hold newer versions; `based`: number of the version that attempt `attempt` went on
+    from, wherever it was, None if from the beginning or not known.
     """
 
     url: str
@@ -40,6 +43,8 @@ class RunFacts:
     step: int | None = None
     gained: int = 0
     safe: float | None = None
+    places: bool = False
+    based: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,20 +125,28 @@ def facts_of(url: str, catalog: Catalog, own: set[int], name: str | None = None)
     newest = max(own, default=None)
     programs = [a for a in catalog.attempts if a.kind == "run"]
     last = programs[-1].end if programs else None
-    mine = next((a.end for a in catalog.attempts if a.number == newest), None)
+    mine = next((a for a in catalog.attempts if a.number == newest), None)
     rival = next((a for a in reversed(catalog.attempts) if newest and a.number > newest and _lives(a)), None)
     head: Version | None = catalog.lineage[0] if catalog.lineage else None
     return RunFacts(
         url,
         newest,
-        end=mine,
+        end=mine.end if mine else None,
         complete=catalog.complete and last is not None and last.outcome == "complete",
         rival=f"attempt {rival.number}, {rival.holder}" if rival else None,
         version=head.number if head else None,
         step=head.step if head else None,
         gained=_gained(catalog, own),
         safe=head.time if head else None,
+        places=bool(mine and mine.places),
+        based=_based(mine),
     )
+
+
+def _based(attempt: Attempt | None) -> int | None:
+    link = attempt.base.version if attempt and attempt.base else None
+    parsed = parse_version(link.name) if link else None
+    return parsed[0] if parsed else None
 
 
 def _gained(catalog: Catalog, own: set[int]) -> int:

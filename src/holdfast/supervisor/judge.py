@@ -71,13 +71,20 @@ def judge(
                 "so: `with holdfast.open(...) as run:` or `run.complete()`)"
             )
             return _interrupted(executions, hint)
-    barren = [e for e in executions[-TRIES:] if not e.gained]
-    if len(barren) == TRIES:
+    barren = list(executions[-TRIES:])
+    if len(barren) == TRIES and not any(e.gained for e in barren) and not _went_on(*barren):
         return Verdict("no progress", EXIT_NO_PROGRESS, _gives_up(barren, serial))
     if max_restarts is not None and len(executions) > max_restarts:
         text = f"{max_restarts} restart{'s' * (max_restarts != 1)} allowed and used. {_safe(runs)}{_again(runs)}"
         return Verdict("restarts exhausted", EXIT_RESTARTS_EXHAUSTED, text)
     return None
+
+
+def _went_on(first: Execution, second: Execution) -> bool:
+    """Whether `second` began with a newer version than `first` had begun with, though none of them is in the run's store: nodes
+    had kept it. Loops take a version there only when they come further, so that this is progress."""
+    before = {run.url: run.based for run in first.runs}
+    return any(run.places and run.based is not None and run.based > (before.get(run.url) or 0) for run in second.runs)
 
 
 def death(execution: Execution, serial: bool = True) -> str:
