@@ -128,13 +128,15 @@ def test_more_is_lost_than_can_be_rebuilt(comm, shared_tmp, node, caplog):
     run, u = program(comm, shared_tmp, levels=levels)
     advance(run, u, 6)
     run._x.levels.drain(20)
-    assert [v.number for v in run.versions if v.status == "current"][-1] in (1, 4)
+    assert [p.parent.name for p in (shared_tmp / "run" / "versions").glob("*/commit")] == ["00000003-a000001"]
+    comm.Barrier()
     lose(comm, shared_tmp, *range(level.m + 1))
     node(f"node{comm.rank}")
     with caplog.at_level(logging.INFO, "holdfast"):
         run, u = resumed(comm, shared_tmp, run, node, caplog, levels=levels)
-    assert run.restored.version < 5 and read(run, "global")
-    assert run.restored.skipped and all("00000005" in name for name, _ in run.restored.skipped[:1])
+    assert run.restored.version == 3 and read(run, "global") and set(run.restored.sources) == {"the run's own store"}
+    if comm.size > 2:  # else nobody is left who has heard of the newer ones
+        assert "00000005" in run.restored.skipped[0][0] and "rank" in run.restored.skipped[0][1]
     leave(run)
 
 

@@ -146,7 +146,7 @@ def members_of(scheme, sizes):
 class Placing(Memory):
     """A member that has the memory in which sums are computed."""
 
-    def place(self, parity, number, offset, nbytes):
+    def room_for(self, parity, number, offset, nbytes):
         return self._at(parity, number, offset, nbytes)
 
     def write(self, parity, number, offset, block):

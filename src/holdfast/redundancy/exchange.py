@@ -45,7 +45,7 @@ class Member(Protocol):
 class MemoryMember(Member, Protocol):
     """A member that has in memory what it is to keep: sums are computed where they stay, and are not copied."""
 
-    def place(self, parity: bool, number: int, offset: int, nbytes: int) -> Bytes:
+    def room_for(self, parity: bool, number: int, offset: int, nbytes: int) -> Bytes:
         """Memory (uint8, one-dimensional, contiguous, writable, and no part of what `read` has given) in which the block is
         computed with which `write` is called then."""
 
@@ -218,7 +218,7 @@ class _Exchange:
         else:
             placing = self.placing.get(symbol.member)
             if placing is not None:
-                total = placing.place(symbol.parity, symbol.number, step.offset, step.nbytes)
+                total = placing.room_for(symbol.parity, symbol.number, step.offset, step.nbytes)
             else:
                 used.append(self._staging())
                 total = used[-1][: step.nbytes]

@@ -27,7 +27,8 @@ def settle(x: Execution) -> None:
     commit = x.resume.commit
     if commit is not None and reader is not None:
         recut = commit.ranks != x.group.size
-        sources = tuple(x.levels.recovery.sources.get(commit.name, ())) if x.levels is not None else ()
+        stored = ["the run's own store"] * commit.ranks
+        sources = tuple(x.levels.recovery.sources.get(commit.name, stored)) if x.levels is not None else ()
         x.restored = Restored(commit.version, commit.step, f"{x.url}/{commit.path}", x.resume.skipped, sources)
         x.step = commit.step
         x.loops.resume(commit.loops, commit.complete)

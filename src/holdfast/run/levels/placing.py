@@ -150,6 +150,7 @@ class Placing:
                     ladder.timeout,
                 )  # fmt: skip
             except Exception as failed:
+                log.debug("parity of version %d", draft.version, exc_info=True)
                 error = failed
             together(group, f"protecting version {draft.version}", error=error)
         except HoldfastError as failed:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...catalog import read_commit
 from ...errors import DamageError, HoldfastError, StorageError
-from ...format import Link
+from ...format import RECORD_LIMIT, Link
 from ...format.keys import COMMIT_NAME
 from ...group import Group, from_root, together
 from .ladder import Ladder
@@ -174,28 +174,34 @@ class Recovery:
 
         group, nodes = self._group, self.ladder.nodes
         error: Exception | None = None
+        brought: list[list[Any]] = []
         try:
-            carry_out(
-                plan, self.ladder.places, self.ladder.channel(), range(group.size), nodes.of,
-                run_id=self._run_id, domain=self._domain, commits=self.view.commits, timeout=self.ladder.timeout,
-                tell=lambda line: log.info("%s", line),
+            carried = carry_out(
+                plan, self.ladder.places, self.ladder.channel(), range(group.size), nodes.of, self._domain,
+                self._commits_of(plan), self.ladder.timeout, lambda line: log.info("%s", line),
             )  # fmt: skip
+            brought = [list(stream) for stream in carried.brought]
         except DamageError as failed:
             self._blame(failed)
             error = failed
         except Exception as failed:
             error = failed
         self.view.forget()
-        together(group, "bringing versions to their nodes", error=error)
+        told = together(group, "bringing versions to their nodes", brought, error)
+        # What was damaged and has been rebuilt, or come from elsewhere, is good now.
+        good = {(version, rank) for one in told if isinstance(one, list) for version, rank in one}
+        self._bad = {holding for holding in self._bad if holding[1:] not in good}
+        self.view.bad = {holding for holding in self.view.bad if holding[1:] not in good}
+
+    def _commits_of(self, plan: RecoveryPlan) -> dict[str, bytes]:
+        names = [take.link.name for take in plan.takes]
+        return {name: self.view.get(f"versions/{name}/{COMMIT_NAME}", RECORD_LIMIT) for name in names}
 
     def _blame(self, error: DamageError) -> None:
         """A source that could not be read: not to be planned with again."""
-        from ...format import parse_version
-
-        parts = (error.file or "").split("/")
-        if len(parts) >= 2 and parse_version(parts[1]) is not None and error.rank is not None:
-            for kind in self.ladder.places:
-                self.view.bad.add((kind, parts[1], error.rank))
+        source = getattr(error, "source", None)
+        if source is not None:
+            self.view.bad.add((source.place, source.version, source.rank))
 
     def _remember(self, plan: RecoveryPlan | None) -> None:
         if plan is None or plan.version is None:
