@@ -1,4 +1,4 @@
-"""The `holdfast` command: supervises programs, lists what is stored, verifies it, rolls it back, prunes it.
+"""The `holdfast` command: supervises programs, lists what is stored, verifies it, salvages what nodes hold, rolls back, prunes.
 
 Exit codes, of `holdfast run` (0 to 2 of the other commands too):
 

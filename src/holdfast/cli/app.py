@@ -14,6 +14,7 @@ from .dev import dev
 from .doctor import doctor
 from .listing import ls, show
 from .run import run
+from .salvage import plan, salvage
 from .upkeep import prune, rollback, verify
 
 
@@ -55,5 +56,5 @@ def holdfast() -> None:
     """
 
 
-for _command in (run, ls, show, verify, rollback, prune, doctor, completion, dev):
+for _command in (run, ls, show, verify, plan, salvage, rollback, prune, doctor, completion, dev):
     holdfast.add_command(_command)

@@ -1,0 +1,115 @@
+"""`holdfast plan` and `holdfast salvage`: what nodes still hold of a run, and bringing it to the run's own store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from . import human
+from .arguments import json_option, run_argument, takeover_option
+
+hostfile_option = click.option(
+    "--hostfile",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Nodes to ask, each by one process that mpirun starts there. [default: this one alone]",
+)
+
+
+@click.command(short_help="Show what would be resumed from.")
+@run_argument
+@hostfile_option
+@click.option("-n", "--ranks", type=click.IntRange(min=1), help="Ranks of the start. [default: those of the newest version]")
+@json_option
+def plan(url: str, hostfile: str | None, ranks: int | None, as_json: bool) -> None:
+    """Show which version a start would resume from, and from where each rank would have it: its own node, another node, rebuilt
+    by its redundancy set, or the run's own store.
+
+    Asks this node what it holds; with a hostfile all that it names. The ranks are dealt over them by its slots. Nothing is
+    changed.
+
+    \b
+    --json: {format, url, ranks, version, in_use, asked: [{node, places: [[kind, directory]], versions:
+    [name], notes}], silent: [node], lines: [text], plan: {version: {name, digest}, ranks, sources: {own,
+    move, rebuild, global}, takes: [{name, digest, ranks, sources: [{kind, place, node, ranks: [[first,
+    last]]}], sets, parities}], passed: [{name, digest, reason}], notes}}. in_use: who holds the run, null
+    if it is free.
+    """
+    human.require_run(url)
+    found, silent = _ask({"do": "plan", "ranks": ranks}, url, hostfile, lambda event: None)
+    if as_json:
+        asked = [{k: v for k, v in one.items() if k != "line"} for one in found["asked"]]
+        human.document(
+            url=human.place(url), ranks=found["ranks"], version=found["version"], in_use=found["in_use"] or None, asked=asked,
+            silent=silent, lines=found["lines"], plan=found["plan"],
+        )  # fmt: skip
+        return
+    for line in found["lines"]:
+        click.echo(line)
+    for one in found["asked"]:
+        click.echo(one["line"], err=True)
+    _tell_silent(silent)
+    if found["in_use"]:
+        click.echo(f"the run is in use: {found['in_use']}; newer versions may come", err=True)
+
+
+@click.command(short_help="Bring what nodes hold to the run's store.")
+@run_argument
+@hostfile_option
+@takeover_option
+@json_option
+def salvage(url: str, hostfile: str | None, takeover: bool, as_json: bool) -> None:
+    """After a job died: find the newest version that the nodes still hold, rebuild what is missing of it, and copy it to the
+    run's own store, so that the next start goes on from it wherever it is.
+
+    Asks this node; with a hostfile all that it names and that answer. Where there is nothing newer than what the run's own store
+    has, nothing is changed. Killed at any point, a second salvage goes on.
+
+    \b
+    --json: {format, url, version, step, copied: [{version, bytes}], attempt, message, asked, silent,
+    lines, plan}, the last four as of `holdfast plan`. version: null if there was nothing to salvage.
+    """
+    human.require_run(url)
+    with ExitStack() as stack:
+        bars: list[Callable[[int, int], None] | None] = []
+
+        def heard(event: dict[str, Any]) -> None:
+            if line := event.get("say"):
+                click.echo(line, err=True)
+            elif "progress" in event:
+                if not bars:  # not before: lines would run into it
+                    bars.append(stack.enter_context(human.progress("salvage")))
+                if bars[0] is not None:
+                    bars[0](*event["progress"])
+
+        found, silent = _ask({"do": "salvage", "takeover": takeover}, url, hostfile, heard)
+    if as_json:
+        asked = [{k: v for k, v in one.items() if k != "line"} for one in found.pop("asked")]
+        human.document(url=human.place(url), **found, asked=asked, silent=silent)
+        return
+    _tell_silent(silent)
+    click.echo(f"{url}: {found['message']}")
+
+
+def _ask(
+    request: dict[str, Any], url: str, hostfile: str | None, heard: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], list[str]]:
+    """(the result, names of nodes that gave no answer)."""
+    request["url"] = human.place(url)
+    if hostfile is None:
+        from ..group import SerialGroup
+        from ..run.levels.program import answer
+
+        return answer(SerialGroup(), request, heard), []
+    from ..supervisor.surviving import ask, find_survivors, read_hosts
+
+    survivors = find_survivors(read_hosts(hostfile))
+    request["slots"] = [host.slots for host in survivors.hosts]
+    return ask(request, survivors.hosts, heard), list(survivors.silent)
+
+
+def _tell_silent(silent: list[str]) -> None:
+    for name in silent:
+        click.echo(f"node {name}: nothing can be had from it: it does not answer", err=True)
