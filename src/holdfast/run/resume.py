@@ -30,13 +30,15 @@ Candidate = tuple[str, str]  # a version's name, and its commit's digest ("": wh
 class Restored(NamedTuple):
     """What an execution goes on from. `version`: its number, `step`: steps completed then, `source`: where its bytes
     were read, `skipped`: (version's name, what was wrong with it) of each newer one that was passed over; `sources`: where
-    nodes hold it, for each rank from where it came."""
+    nodes hold it, for each rank from where it came, and in `read` the bytes of data files that all ranks opened, by where these
+    are: "memory", "local", "global"."""
 
     version: int
     step: int | None
     source: str
     skipped: tuple[tuple[str, str], ...] = ()
     sources: tuple[str, ...] = ()
+    read: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass

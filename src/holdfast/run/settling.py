@@ -12,6 +12,7 @@ from ..engine import Item
 from ..errors import HoldfastError, StorageError, UsageError
 from ..format.keys import COMMIT_NAME
 from ..group import from_root, together
+from ..units import bytes_text
 from .resume import Restored
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ def settle(x: Execution) -> None:
     commit = x.resume.commit
     if commit is not None and reader is not None:
         recut = commit.ranks != x.group.size
-        stored = ["the run's own store"] * commit.ranks
-        sources = tuple(x.levels.recovery.sources.get(commit.name, stored)) if x.levels is not None else ()
-        x.restored = Restored(commit.version, commit.step, f"{x.url}/{commit.path}", x.resume.skipped, sources)
+        sources: tuple[str, ...] = ()
+        read: tuple[tuple[str, int], ...] = ()
+        if x.levels is not None:
+            sources, read = x.levels.account(commit)
+        x.restored = Restored(commit.version, commit.step, f"{x.url}/{commit.path}", x.resume.skipped, sources, read)
         x.step = commit.step
         x.loops.resume(commit.loops, commit.complete)
         x.writer.carry = None if recut else reader
@@ -54,6 +57,9 @@ def settle(x: Execution) -> None:
         log.info("resumes from version %d (step %s)", x.restored.version, x.restored.step)
         for rank, source in enumerate(x.restored.sources):
             log.info("rank %d: from %s", rank, source)
+        if x.restored.read:
+            told = ", ".join(f"{bytes_text(n)} from {where}" for where, n in x.restored.read)
+            log.info("all ranks together read %s", told)
 
 
 def _items(x: Execution) -> list[Item]:

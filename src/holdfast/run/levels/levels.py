@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...catalog import Commit
 from ...config import Options
 from ...engine import Here
 from ...errors import HoldfastError
@@ -87,6 +88,17 @@ class Levels:
                 lambda commit: writer.tidying.after(writer.attempt, commit.name),
             )  # fmt: skip
         self.placing = writer.levels = Placing(ladder, writer.store, writer.background, keeper, writer.attempt)
+
+    def account(self, commit: Commit) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
+        """For `Restored`: each rank's source of the version, and what all ranks have read (collective)."""
+        told = together(self.ladder.group, "counting what was read", dict(self.view.counts))
+        total = dict.fromkeys(("memory", "local", "global"), 0)
+        for counts in told:
+            if isinstance(counts, dict):
+                for where, nbytes in counts.items():
+                    total[str(where)] += int(nbytes)
+        stored = ["the run's own store"] * commit.ranks
+        return tuple(self.recovery.sources.get(commit.name, stored)), tuple(total.items())
 
     def settle(self, nbytes: int, lineage: list[str], attempt: int) -> None:
         """What the execution goes on from is settled: `nbytes` of state on this rank, `lineage` newest first (collective)."""

@@ -266,8 +266,9 @@ def foresee(group: Group, url: str, slots: Sequence[int], ranks: int | None, lea
         other = [c for c in candidates if c.ranks != size and not c.stored]
         for c in other:
             number = (parse_version(c.link.name) or (0, 0))[0]
+            many = f"{c.ranks} rank{'s' * (c.ranks != 1)}"
             lost.append(
-                f"version {number} is of {c.ranks} rank{'s' * (c.ranks != 1)}, and {size} can go on only from what the run's own store has: "
+                f"version {number} is of {many}, and {size} can go on only from what the run's own store has: "
                 "`holdfast salvage` brings it there"
             )
         homes = [outlook.nodes.of[i] for i in deal(size, slots)]
