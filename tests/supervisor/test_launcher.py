@@ -92,6 +92,10 @@ def test_a_hostfile_that_has_the_ranks_as_slots(fake, monkeypatch):
     words = " ".join(command(["sh"], ranks=3, grace=1, hostfile="/f/hosts", environment=fake.env).arguments)
     assert "-n 3 --hostfile /f/hosts --map-by slot:OVERSUBSCRIBE -x" in words
     assert "--bind-to" not in words, "how many cores the nodes have is not known here"
+    mine = {**fake.env, "PRTE_MCA_oob_tcp_keepalive_time": "5"}
+    asked = command(["sh"], ranks=3, grace=1, hostfile="/f/hosts", environment=mine).environment
+    assert [asked[f"PRTE_MCA_oob_tcp_keepalive_{name}"] for name in ("time", "intvl", "probes")] == ["5", "10", "6"]
+    assert not any("keepalive" in name for name in command(["sh"], ranks=3, grace=1, environment=fake.env).environment)
     own = command(
         ["sh"], ranks=3, mpi_args=["--map-by", "node"], grace=1, hostfile="/f/hosts", environment=fake.env
     ).arguments

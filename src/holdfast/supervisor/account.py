@@ -52,21 +52,26 @@ class Account:
                 step = "" if run.step is None else f" (step {run.step})"
                 place = f"resumes from version {run.version}{step}"
             if run.places:  # which one is found by the program's ranks, when all nodes are asked
-                self.say(f"{shown(run.url)} {place}, or from a newer version if the nodes still hold one")
-                continue
-            self.say(f"{shown(run.url)} {place}; {seconds_text(execution.lost)} of work lost")
+                place += ", or from a newer version if the nodes still hold one"
+            self.say(f"{shown(run.url)} {place}; {_lost(execution.lost, [execution])}")
 
     def verdict(self, verdict: Verdict, executions: Sequence[Execution]) -> None:
         self.say(verdict.message)
         restarts = len(executions) - 1
         if restarts > 0:
-            lost = seconds_text(lost_seconds(executions))
-            self.say(f"{restarts} restart{'s' * (restarts != 1)}, {lost} of work lost")
+            lost = _lost(lost_seconds(executions), executions)
+            self.say(f"{restarts} restart{'s' * (restarts != 1)}, {lost}")
 
 
 def lost_seconds(executions: Sequence[Execution]) -> float:
-    """Seconds of work that were done twice: those lost by every execution but the last."""
+    """Seconds of work that were done twice: those lost by every execution but the last. At most, where nodes held newer
+    versions than the run's own store."""
     return sum(e.lost for e in executions[:-1])
+
+
+def _lost(seconds: float, executions: Sequence[Execution]) -> str:
+    bound = "at most " if any(run.places for e in executions for run in e.runs) else ""
+    return f"{bound}{seconds_text(seconds)} of work lost"
 
 
 def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> dict[str, Any]:

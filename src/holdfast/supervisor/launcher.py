@@ -24,6 +24,10 @@ SUPERVISED = "HOLDFAST_SUPERVISED"  # seconds of grace for ranks that outlived a
 _WORDS = (SUPERVISED, REPORT, EXECUTION, ENDED)  # what we tell the program
 _OF_THE_NODE = ("HOLDFAST_FAILURE_DOMAIN", "HOLDFAST_NODE_MEMORY", "HOLDFAST_NODE_SCRATCH")  # not the same on another
 
+# A node that loses its power says no farewell. mpirun finds out by asking: after 480 s of silence if it is left to itself,
+# after 60 + 6 * 10 s so. A network that is away for less does no harm.
+_KEEPALIVE = {"time": "60", "intvl": "10", "probes": "6"}
+
 
 @dataclass(frozen=True)
 class Mpi:
@@ -76,6 +80,9 @@ def command(
     head = [mpi.path, "-n", str(ranks), *_flags(mpi, ranks, mpi_args, prefix, hostfile, env), *mpi_args]
     if mpi.kind == "openmpi" and os.geteuid() == 0:
         env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+    if mpi.kind == "openmpi" and hostfile:
+        for name, value in _KEEPALIVE.items():
+            env.setdefault(f"{'PRTE' if mpi.major >= 5 else 'OMPI'}_MCA_oob_tcp_keepalive_{name}", value)
     return Command((*head, *words), env, mpi, f"{shown} on {ranks} rank{'s' * (ranks != 1)} by {mpi.name}")
 
 
