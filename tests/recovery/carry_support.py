@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from holdfast.catalog import Commit  # noqa: E402
 from holdfast.catalog.places import Held, Member, Place, open_place, verify_held  # noqa: E402
 from holdfast.catalog.process import current  # noqa: E402
 from holdfast.format import Link, digest_hex, version_name  # noqa: E402
-from holdfast.recovery import Candidate, Homes, RecoveryPlan, merge, plan, report  # noqa: E402
+from holdfast.recovery import Candidate, Carried, Homes, RecoveryPlan, carry_out, merge, plan, report  # noqa: E402
 from holdfast.recovery.protect import protect  # noqa: E402
 from holdfast.redundancy import Scheme  # noqa: E402
 from holdfast.redundancy.sets import deal  # noqa: E402
@@ -37,7 +38,9 @@ class Cluster:
         self.root, self.homes = root, homes
         self.states: dict[tuple[str, int], tuple[bytes, bytes]] = {}
         self.candidates: list[Candidate] = []
+        self.records: dict[str, bytes] = {}
         self.sets: dict[str, tuple[str, list[tuple[int, ...]], int]] = {}
+        self.kinds: tuple[str, ...] = ("memory",)
 
     def place(self, node: str, kind: str) -> Place:
         root = self.root / node / kind
@@ -80,6 +83,7 @@ class Cluster:
             "checkpoint", number, 1, None, None, number, {}, False, "every", ranks, 1, 1, 1e9, 0.1, 10, "0" * 32, 10, refs
         )  # fmt: skip
         record, digest = commit.encode()
+        self.records[version] = record
         for node in set(self.homes):
             for kind in kinds:
                 self.place(node, kind).put_commit(version, record)
@@ -133,6 +137,60 @@ class Cluster:
             places = [self.place(node, kind) for kind in kinds]
             reports.append(report(node, node, places, [e[1:] for e in exclude if e[0] == node])[0])
         return plan(merge(reports), self.candidates, Homes.by_name(homes))
+
+    # -- carrying out -----------------------------------------------------------------------
+
+    def carry(
+        self,
+        made: RecoveryPlan,
+        homes: list[str],
+        per_node: bool = False,
+        net: Net | None = None,
+        timeout: float = TIMEOUT,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> list[Any]:
+        """What each process's call has given or raised: one for each rank (or node), and one for each node without ranks."""
+        bare = [node for node in self.nodes() if node not in homes]
+        nodes = [*(sorted(set(homes)) if per_node else homes), *bare]
+        at = [nodes.index(node) for node in homes] if per_node else list(range(len(homes)))
+        net = net or Net(len(nodes))
+        places = [{kind: self.place(node, kind) for kind in self.kinds} for node in nodes]
+        commits = {c.link.name: self.records[c.link.name] for c in self.candidates}
+        found: list[Any] = [None] * len(nodes)
+
+        def work(process: int) -> None:
+            channel = QueueChannel(net, process)
+            node = nodes[process]
+            found[process] = carry_out(made, places[process], channel, at, nodes, node, commits, timeout, tell)
+
+        errors = outcomes(len(nodes), work)
+        return [error or one for error, one in zip(errors, found, strict=True)]
+
+    def recover(self, homes: list[str], per_node: bool = False) -> tuple[RecoveryPlan, list[Carried]]:
+        """Plan and carry out; then all must be there, and there must be nothing left to do."""
+        made = self.plan(homes)
+        carried = self.carry(made, homes, per_node)
+        assert all(isinstance(one, Carried) for one in carried), carried
+        self.complete(made, homes)
+        again = self.plan(homes)
+        assert again.version == made.version
+        assert again.counts() == {"own": sum(t.ranks for t in made.takes), "move": 0, "rebuild": 0, "global": 0}
+        assert all(not take.works and not take.parities for take in again.takes)
+        assert self.carry(again, homes, per_node) == [Carried(())] * len(carried)
+        return made, carried
+
+    def complete(self, made: RecoveryPlan, homes: list[str]) -> None:
+        """Each rank's node has its bytes of all of the plan's versions, the parities, and the commits."""
+        for take in made.takes:
+            version = take.link.name
+            at = [homes[rank * len(homes) // take.ranks] for rank in range(take.ranks)]
+            for rank, node in enumerate(at):
+                held = whole(self, version, rank, node)
+                assert held.domain in (node, self.homes[rank])
+                assert self.place(node, "memory").read_commit(version) == self.records[version]
+            if version in self.sets:
+                kind, sets, m = self.sets[version]
+                protected(self, version, sets, m, at, kind)
 
 
 def outcomes(count: int, work: Any) -> list[Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from carry_support import Cluster, Net, QueueChannel, outcomes, protected, whole
-
 from faults import Faults
+
 from holdfast.catalog.places import PARITY_BLOCK
 from holdfast.errors import DamageError, DeadlineError, RankError, StorageError, UsageError
 from holdfast.format import digest

@@ -37,6 +37,9 @@ class PlaceMember:
 
     def __init__(self, place: Place, version: str, facts: Member, m: int, chunk: int, held: Held | None) -> None:
         """`facts`: the rank, and what its stream is; files are made here, what was left of earlier ones is removed."""
+        self.unread: bool | None = (
+            None  # what `error` is about if it could not be read: the parity (True), the stream (False)
+        )
         self.place, self.version, self.rank = place, version, facts.rank
         self.error: Exception | None = None
         self.part = b""
@@ -70,7 +73,7 @@ class PlaceMember:
                 else:
                     self._read_stream(number * self._chunk + offset, block)
             except LOCAL as error:
-                self.error = error
+                self.error, self.unread = error, parity
         return block
 
     def release(self, block: Bytes) -> None:
@@ -142,14 +145,17 @@ class PlaceMember:
             place.forget(self.version, self.rank)
             self._writes[False] = store.create(self._key(False), self._facts.data_bytes)
         else:
+            self.unread = False
             place.check_data(held)
             self.part = place.read_part(held)
             self._reads[False] = store.open(self._key(False))
-        if held is not None and held.set is not None:
-            place.check_parity(held)
-            self.parity_digests = held.set.parity
-            self._reads[True] = store.open(self._key(True))
-        else:
+            if held.set is not None:
+                self.unread = True
+                place.check_parity(held)
+                self.parity_digests = held.set.parity
+                self._reads[True] = store.open(self._key(True))
+            self.unread = None
+        if held is None or held.set is None:
             if held is not None:
                 place.forget_parity(self.version, self.rank)
             self._writes[True] = store.create(self._key(True), self._parity_bytes)

@@ -81,7 +81,7 @@ def receive(channel: Channel, peers: Sequence[int], timeout: float, what: str) -
     return {p: body.tobytes()[:n] for p, body, n in zip(peers, bodies, lengths, strict=True)}
 
 
-def tell(channel: Channel, peers: Sequence[int], message: bytes, timeout: float, what: str) -> dict[int, bytes]:
+def share(channel: Channel, peers: Sequence[int], message: bytes, timeout: float, what: str) -> dict[int, bytes]:
     """Send `message` to each of `peers`, and give what each has sent, and this process itself (collective among them)."""
     others = [peer for peer in peers if peer != channel.rank]
     sending = send(channel, others, message)
@@ -102,14 +102,17 @@ def read_outcome(message: bytes, parse: Callable[[Any], Any] = lambda value: val
 
 
 def failure(told: dict[int, bytes], mine: Exception | None, own: int) -> Exception | None:
-    """What is to be raised here after `tell` of outcomes: this process's own error, else the others' with who had it."""
-    if mine is not None:
-        return mine
-    for process, message in sorted(told.items()):
-        error = read_outcome(message)[1] if process != own else None
-        if error is not None:
-            return heard(error, process)
-    return None
+    """What is to be raised here after outcomes were shared: this process's own error, else the others' with who had it. What
+    could not be read goes before the damage that comes of it."""
+    others = [
+        heard(error, process)
+        for process, message in sorted(told.items())
+        if process != own and (error := read_outcome(message)[1]) is not None
+    ]
+    others.sort(key=lambda error: not isinstance(error, SourceError))
+    if mine is None or (type(mine) is DamageError and others and isinstance(others[0], SourceError)):
+        return others[0] if others else None
+    return mine
 
 
 def heard(error: HoldfastError, process: int) -> HoldfastError:

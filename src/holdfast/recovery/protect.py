@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from ..catalog.places import Held, HeldSet, Member, Place
@@ -11,7 +11,7 @@ from ..format import parse_version
 from ..group.channel import Channel
 from ..redundancy import Scheme, Sum, exchange
 from .member import LOCAL, PlaceMember
-from .messages import failure, outcome, tell
+from .messages import failure, outcome, share
 
 
 def protect(
@@ -91,18 +91,20 @@ def compute(
     kept: Mapping[int, PlaceMember],
     timeout: float,
     what: str,
+    name: Callable[[PlaceMember, Exception], Exception] = lambda member, error: error,
 ) -> Exception | None:
     """Compute the sums of a set and seal what was written (collective over the processes in `homes`); None if all of them have
     succeeded. Else nothing of it is left here, and what this process is to raise is returned: all know of it before
-    anybody proves what may have been computed from nothing. DeadlineError, RankError of the channel are raised."""
+    anybody proves what may have been computed from nothing. `name`: a member's error as it is told. DeadlineError, RankError of
+    the channel are raised."""
     nbytes = [one.data_bytes + one.part_bytes for one in members]
     done = False
     try:
         exchange(channel, scheme, nbytes, sums, homes, kept, timeout, what)
         for member in kept.values():
             member.seal()
-        mine = next((member.error for member in kept.values() if member.error is not None), None)
-        told = tell(channel, sorted(set(homes)), outcome(None, mine), timeout, what)
+        mine = next((name(member, member.error) for member in kept.values() if member.error is not None), None)
+        told = share(channel, sorted(set(homes)), outcome(None, mine), timeout, what)
         error = failure(told, mine, channel.rank)
         done = error is None
     finally:
