@@ -1,6 +1,6 @@
 """Growth: what a recovery's plan and a commit cost from 10^3 to 10^6 ranks, without MPI, by the code that runs use.
 
-    python benchmarks/growth.py [RANKS ...]
+    python benchmarks/growth.py [RANKS ...]      # or as a case of the bench
 
 64 ranks a node, sets of 8 with one parity, two versions in the nodes' memory, one node in fifty lost. Twice for each number of
 ranks: lost side by side, so that no set has lost two and the newest version is had from the nodes; and lost at random: of
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import random
 import resource
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from holdfast.redundancy.sets import deal
 from holdfast.units import bytes_text, seconds_text
 
 NODE_RANKS, SET_SIZE, PARITIES = 64, 8, 1
+RANKS = [10**3, 10**4, 10**5, 10**6]
 ROOT_LIMIT = 1 << 20  # bytes that the root of an index is to stay below
 NEW, OLD = (Link(version_name(n, 1), f"{n:032x}") for n in (43, 42))
 
@@ -132,11 +134,35 @@ def _reports(names: Sequence[str], sets: Sequence[tuple[int, ...]], ranks: int, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Growth of a recovery's plan and of a commit, 10^3 to 10^6 ranks.")
-    parser.add_argument("ranks", nargs="*", type=int, default=[10**3, 10**4, 10**5, 10**6])
+    parser.add_argument("ranks", nargs="*", type=int, default=RANKS)
     for ranks in parser.parse_args().ranks:
         for side_by_side in (True, False):
             print(measure(ranks, side_by_side).line(), flush=True)
 
 
+def rows(context: Any) -> list[Any]:
+    """The figures as rows of the bench."""
+    import row
+
+    found: list[Any] = []
+    for ranks in context.more.get("ranks", RANKS):
+        number = f"{ranks:,}".replace(",", " ")
+        for side_by_side in (True, False):
+            grown = measure(ranks, side_by_side)
+            program = f"growth, {number} ranks, nodes lost {'side by side' if side_by_side else 'at random'}"
+            found += [
+                row.Row(program, "", "from messages to the plan", "s", grown.seconds),
+                row.Row(program, "", "largest message of a node", "B", grown.report),
+                row.Row(program, "", "the plan's message", "B", grown.message),
+            ]
+        found.append(row.Row(f"growth, index of {number} ranks", "", "root", "B", root_bytes(ranks)))
+    return found
+
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["growth"]:
+        import job
+
+        job.main({"growth": rows})
+    else:
+        main()

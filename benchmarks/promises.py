@@ -30,6 +30,10 @@ class Promise:
         return self.factor * (row.limit or 0.0) + self.plus
 
 
+XOR_4, RS_4, RS_8 = (
+    f"redundancy, {code}" for code in ("xor n=4, m=1, 4 ranks", "rs n=4, m=2, 4 ranks", "rs n=8, m=2, 8 ranks")
+)
+
 PROMISES = [
     Promise("stall, `copy`, private arena, idle cores: 0.7 x memcpy", "holdfast copy", "stall", 0.7),
     Promise("stall, `copy`, shared arena, idle cores: 0.95 x memcpy", "holdfast copy, shared arena", "stall", 0.95),
@@ -82,6 +86,24 @@ PROMISES = [
     Promise("step without a checkpoint, serial: 2 µs", "step, serial", "no checkpoint due", 0, 2e-6, ONCE),
     Promise("step without a checkpoint, 2 ranks: 20 µs", "step, 2 ranks", "no checkpoint due", 0, 20e-6, ONCE),
     Promise("open, 100 versions of 10 000 objects: 50 ms", "open, 100 versions", "holdfast.open", 0, 50e-3, ONCE),
+    Promise("encode, xor n=4: 0.35 of the speed of memcpy by all ranks", XOR_4, "encode", 1 / 0.35, sizes=ONCE),
+    Promise("encode, rs n=4, m=2: 0.15 of the speed of memcpy by all ranks", RS_4, "encode", 1 / 0.15, sizes=ONCE),
+    *(
+        Promise(f"{program.removeprefix('redundancy, ')}: {text}", program, metric, factor, plus, ONCE)
+        for program in (XOR_4, RS_4, RS_8)
+        for text, metric, factor, plus in (
+            ("64 MiB a rank beyond the parity", "extra memory of a rank beyond the parity", 0.0, 64 * MiB),
+            ("within 1 % of 1 + m / (n - m) x the state", "kept, parity included", 1.01, 0.0),
+        )
+    ),
+    *(
+        Promise(
+            f"plan of a recovery, 10⁶ ranks, nodes lost {lost}: 10 s",
+            f"growth, 1 000 000 ranks, nodes lost {lost}", "from messages to the plan", 0, 10.0, ONCE,
+        )
+        for lost in ("side by side", "at random")
+    ),
+    Promise("root of an index of 10⁶ ranks: 1 MiB", "growth, index of 1 000 000 ranks", "root", 0, MiB, ONCE),
 ]  # fmt: skip
 
 

@@ -1,12 +1,13 @@
 """Redundancy over ranks on one machine, in memory: encoding and rebuilding, exchange included, beside memcpy by all at once.
 
-As a case it starts `mpirun`; run by that, it prints a line: seconds of each round (memcpy, encoding, rebuilding; the
-slowest rank).
+As a case it starts `mpirun`, with the state shared out over the ranks; run by that, it prints a line: seconds of each round
+(memcpy, encoding, rebuilding; the slowest rank), bytes of memory that they took, and bytes that are kept.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -19,14 +20,13 @@ from row import MiB, Row, median
 
 from holdfast.group.channel import MPIChannel
 from holdfast.redundancy import Scheme, exchange
-from holdfast.store.aligned import empty
+from holdfast.store.aligned import address, empty
 
 HERE = Path(__file__).parent
-ROUNDS = 5
 
 
 class Memory:
-    """A member whose stream and parities are in memory."""
+    """A member whose stream and parities are in memory, where sums are computed."""
 
     def __init__(self, stream: Any, parity: Any, chunk: int) -> None:
         self.stream, self.parity, self.chunk = stream, parity, chunk
@@ -38,28 +38,38 @@ class Memory:
     def release(self, block: Any) -> None:
         pass
 
+    def place(self, parity: bool, number: int, offset: int, nbytes: int) -> Any:
+        return self.read(parity, number, offset, nbytes)
+
     def write(self, parity: bool, number: int, offset: int, block: Any) -> None:
-        self.read(parity, number, offset, block.nbytes)[:] = block
+        mine = self.read(parity, number, offset, block.nbytes)
+        if address(mine) != address(block):
+            mine[:] = block
 
 
 def case(n: int, m: int) -> Callable[[Context], list[Row]]:
     def measure(context: Context) -> list[Row]:
         from small import mpirun
 
-        output = mpirun(n, [sys.executable, str(HERE / "redundancy.py"), "--rank", str(n), str(m), str(context.nbytes)])
-        line = next(line for line in output.splitlines() if line.startswith("rounds "))
-        copied, encoded, rebuilt = (median(column) for column in zip(*json.loads(line[7:]), strict=True))
-        program = f"redundancy, {'xor' if m == 1 else 'rs'} n={n}, m={m}, {n} ranks"
+        each = context.nbytes // n
+        script = [sys.executable, str(HERE / "redundancy.py"), "--rank"]
+        output = mpirun(n, [*script, *map(str, (n, m, each, context.rounds))])
+        found = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
+        copied, encoded, rebuilt = (median(column) for column in zip(*found["rounds"], strict=True))
+        program, size = f"redundancy, {'xor' if m == 1 else 'rs'} n={n}, m={m}, {n} ranks", context.size
+        whole, what = n * each * (1 + m / (n - m)), "1 + m / (n - m) x the state"
         return [
-            Row(program, context.size, "encode", "s", encoded, copied, "memcpy by all ranks"),
-            Row(program, context.size, "rebuild", "s", rebuilt, copied, "memcpy by all ranks"),
+            Row(program, size, "encode", "s", encoded, copied, "memcpy by all ranks"),
+            Row(program, size, f"rebuild {m} of {n}", "s", rebuilt, copied, "memcpy by all ranks"),
+            Row(program, size, "extra memory of a rank beyond the parity", "B", found["extra"]),
+            Row(program, size, "kept, parity included", "B", found["kept"], whole, what),
         ]
 
     return measure
 
 
-def rank(n: int, m: int, nbytes: int) -> None:
-    """`nbytes` a rank; the last m ranks are lost and rebuilt."""
+def rank(n: int, m: int, nbytes: int, rounds: int) -> None:
+    """`nbytes` a rank; the last m ranks are lost and rebuilt. The first round is not timed: memory is measured in it."""
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
@@ -72,7 +82,7 @@ def rank(n: int, m: int, nbytes: int) -> None:
     copy[:] = parity[:] = 1
     member = Memory(stream, parity, chunk)
     lost = range(n - m, n)
-    original = stream.copy()
+    original, first = stream.copy(), parity.copy()
 
     def timed(work: Callable[[], object]) -> float:
         comm.Barrier()
@@ -84,19 +94,27 @@ def rank(n: int, m: int, nbytes: int) -> None:
     def compute(sums: Any) -> None:
         exchange(channel, scheme, [nbytes] * n, sums, range(n), {comm.rank: member}, 60.0, "bench")
 
-    found = []
-    for _ in range(ROUNDS + 1):
+    found, before, extra = [], peak(), 0
+    for i in range(rounds + 1):
         copied = timed(lambda: np.copyto(copy, stream[:nbytes]))
         encoded = timed(lambda: compute(scheme.encoding()))
-        first = parity.copy()
+        np.copyto(first, parity)
         if comm.rank in lost:
             stream[:] = parity[:] = 0
         rebuilt = timed(lambda: compute(scheme.rebuilding(lost)))
+        if i == 0:
+            extra = peak() - before
         if not (np.array_equal(stream, original) and np.array_equal(parity, first)):
             raise SystemExit("what was rebuilt differs from what was lost")
         found.append([copied, encoded, rebuilt])
+    extra, kept = comm.allreduce(extra, MPI.MAX), comm.allreduce(nbytes + parity.nbytes)
     if comm.rank == 0:
-        print("rounds " + json.dumps(found[1:]), flush=True)
+        print(json.dumps({"rounds": found[1:], "extra": extra, "kept": kept}), flush=True)
+
+
+def peak() -> int:
+    """The most bytes of memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 CASES = {"xor-4": case(4, 1), "rs-4": case(4, 2), "rs-8": case(8, 2)}

@@ -86,6 +86,10 @@ NOTES = """
 - *While flushing*: seconds of one unit of the loop between the call's return and durable, over those of the same loop,
   alone, just before and after.
 - *A rank on every core*: memcpy and stall are those of the slowest rank, all ranks at once, the state shared out over them.
+- *Redundancy*: the state is shared out over so many ranks on this machine, state and parity in memory; the exchange by MPI is
+  included; memcpy is of the state, by all ranks at once. The last m ranks are lost, rebuilt and compared. *Extra memory*: of
+  the rank that took most, its peak in a first round that is not timed.
+- *Growth*: in one process, by the code that runs use: nodes of 64 ranks, sets of 8, one node in fifty lost.
 - *Peers* have the same state, in an environment of their own, and are used as they are by default. None makes files durable:
   *durable* includes our fsync of every file and directory that they wrote. All write everything each time: there is no second
   checkpoint to measure. With 4 GiB they have one round each, and memory is sampled within it.
