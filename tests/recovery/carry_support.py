@@ -193,6 +193,17 @@ class Cluster:
                 protected(self, version, sets, m, at, kind)
 
 
+def interfered(root: Path) -> tuple[Cluster, list[str]]:
+    """Node c sends rank 2's files, receives rank 0's, rebuilds rank 1 that was on b, and has a parity to compute."""
+    cluster = Cluster(root, ["a", "b", "c", "d"])
+    first = cluster.save(1, [9_000, 20_000, 0, 30_000], m=2).link
+    version = cluster.save(2, [3_000, 10_000, 7_000, 0], m=2, refs=(first,)).link.name
+    cluster.lose("b")
+    place = cluster.place("d", "memory")
+    place.forget_parity(version, 3)
+    return cluster, ["c", "c", "a", "d"]
+
+
 def outcomes(count: int, work: Any) -> list[Any]:
     """What each process raised, or None."""
     errors: list[Any] = [None] * count

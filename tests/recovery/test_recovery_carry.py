@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from carry_support import Cluster, Net, whole
+from carry_support import Cluster, Net, interfered, whole
 from faults import Faults
 
 from holdfast.errors import DamageError, DeadlineError, RankError, StorageError, UsageError
@@ -374,17 +377,6 @@ def calls(root_factory: Callable[[], Path]) -> int:
     return faults.count
 
 
-def interfered(root: Path) -> tuple[Cluster, list[str]]:
-    """Node c sends rank 2's files, receives rank 0's, rebuilds rank 1 that was on b, and has a parity to compute."""
-    cluster = Cluster(root, ["a", "b", "c", "d"])
-    first = cluster.save(1, [9_000, 20_000, 0, 30_000], m=2).link
-    version = cluster.save(2, [3_000, 10_000, 7_000, 0], m=2, refs=(first,)).link.name
-    cluster.lose("b")
-    place = cluster.place("d", "memory")
-    place.forget_parity(version, 3)
-    return cluster, ["c", "c", "a", "d"]
-
-
 def at_node(call: Any) -> bool:
     return "/c/" in call.path and "/versions/" in call.path
 
@@ -409,6 +401,20 @@ def test_any_call_that_fails(root: Path, calls: int, part: int) -> None:
         again = cluster.carry(made, homes, net=net)
         assert all(isinstance(one, Carried) for one in again), again
         cluster.complete(made, homes)
+
+
+def test_killed(root: Path) -> None:
+    """All processes at once, before a storage call of a node: as above."""
+    here = Path(__file__).parent
+    paths = [str(here), str(here.parent), str(here.parent / "redundancy"), *sys.path]
+    done = subprocess.run(
+        [sys.executable, str(here / "carry_kills.py"), str(root), "5", str(6 * STRIDE)],
+        capture_output=True, text=True, timeout=100, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["problems"] == []
+    assert found["points"] > 400 // (6 * STRIDE)
 
 
 def test_a_process_that_stays_away(root: Path) -> None:
