@@ -76,7 +76,11 @@ class Fetcher:
         def work(number: int, slot: Bytes) -> None:
             request = requests[number]
             try:
-                self.files.read(request.source, request.offset, slot[: request.nbytes])
+                view = self.files.view(request.source, request.offset, request.nbytes)
+                if view is None:
+                    self.files.read(request.source, request.offset, slot[: request.nbytes])
+                else:
+                    slot = view  # digested and copied from where it stands
             except DamageError:
                 if complain is None:
                     raise

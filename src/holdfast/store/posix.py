@@ -24,6 +24,7 @@ from holdfast.store.directories import Directories
 from holdfast.store.failures import failing, kind_of, strange
 from holdfast.store.files import FileReader, FileWriter, close_quietly
 from holdfast.store.keys import TEMPORARY, check_key, check_prefix, is_component, parent
+from holdfast.store.mapped import MappedReader
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO's open would block otherwise
@@ -302,7 +303,7 @@ class PosixStore:
             except BaseException:
                 close_quietly(fd)
                 raise
-            return _Opened(key, path, fd, found, direct)
+            return _Opened(key, path, fd, found, direct, self._mode is not None)
 
     def _lstat(self, key: str) -> os.stat_result:
         path = self._path(check_key(key))
@@ -325,9 +326,12 @@ class PosixStore:
         return []
 
 
-class _Opened(FileReader):
+class _Opened(MappedReader):
     """A reader that also knows what `fstat` said."""
 
-    def __init__(self, key: str, path: str, fd: int, found: os.stat_result, direct: bool) -> None:
+    def __init__(
+        self, key: str, path: str, fd: int, found: os.stat_result, direct: bool, mapped: bool
+    ) -> None:
         super().__init__(key, path, found.st_size, fd, direct)
+        self._mapped = mapped
         self.mtime = found.st_mtime

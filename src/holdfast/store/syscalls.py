@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import stat as _stat
 from typing import Any
 
 __all__ = [
-    "close", "fallocate", "fchmod", "fsync", "fstat", "ftruncate", "link", "lstat", "mkdir", "open", "pread", "pread_cached",
-    "pwrite", "rename_new", "rmdir", "scandir", "statvfs", "unlink", "utime",
+    "close", "fallocate", "fchmod", "fs_type", "fsync", "fstat", "ftruncate", "link", "lstat", "map_shared", "mkdir", "open",
+    "pread", "pread_cached", "pwrite", "rename_new", "rmdir", "scandir", "statvfs", "unlink", "utime",
 ]  # fmt: skip
 
 _AT_FDCWD = -100
@@ -106,6 +107,19 @@ def fstat(fd: int) -> os.stat_result:
 
 def statvfs(path: str) -> os.statvfs_result:
     return os.statvfs(path)
+
+
+def fs_type(fd: int) -> int:
+    """The magic number of the file system that the file is on (statfs(2))."""
+    found = (ctypes.c_long * 32)()
+    if _libc.fstatfs(fd, found) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return int(found[0])
+
+
+def map_shared(fd: int, nbytes: int) -> mmap.mmap:
+    """The file's first `nbytes` bytes as memory, to be read alone."""
+    return mmap.mmap(fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
 
 
 def scandir(path: str) -> list[tuple[str, int]]:
