@@ -64,6 +64,8 @@ def command(mpirun: str, ranks: int) -> list[str]:
 
 def run_all(mpirun: str, ranks: int, deadline: float, pytest_args: list[str], folder: Path) -> int:
     env = dict(os.environ)
+    # A directory of its own: what a killed mpirun of the same process id has left keeps the next one from starting.
+    env.setdefault("PRTE_MCA_prte_local_tmpdir_base", str(folder))
     env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_mpi_yield_when_idle="1")
     env.update(PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1")
     launcher_output = folder / "launcher.out"

@@ -113,6 +113,13 @@ class Execution:
         return self.writer.attempt == 0
 
     @property
+    def reading(self) -> Store:
+        """What versions are read from: the run's own store, with this node's places before it."""
+        if self.levels is not None and self.settled:
+            self.levels.view.refresh()
+        return self.writer.reading or self.store
+
+    @property
     def forked(self) -> bool:
         """Whether this process is a child of the one that opened the run: the run is not its."""
         return os.getpid() != self._owner

@@ -236,7 +236,7 @@ class Run:
 
         x = self._x
         flying = x.writer.flying  # before looking: one that becomes durable meanwhile is shown as that
-        found = list_versions(Snapshot(x.store))
+        found = list_versions(Snapshot(x.reading))
         if flying is None:
             return found
         status = "written" if flying.written else "captured"
@@ -314,13 +314,13 @@ class Run:
 
         x = self._x
         try:
-            return load_object(x.store, x.group, x.options.threads, name, version, rank)
+            return load_object(x.reading, x.group, x.options.threads, name, version, rank)
         except DamageError:
             if version is not None or x.writer.flying is None:
                 raise
             x.writer.arrive()  # a version that has landed meanwhile may have made the one that was read superfluous
             x.writer.tidying.finish()
-            return load_object(x.store, x.group, x.options.threads, name, version, rank)
+            return load_object(x.reading, x.group, x.options.threads, name, version, rank)
 
     # -- leaving ----------------------------------------------------------------------------------
 

@@ -65,6 +65,12 @@ def free_bytes(path: str) -> int:
     return found.f_bavail * found.f_frsize if found.f_blocks else sys.maxsize
 
 
+def same_file_system(one: str, other: str) -> bool:
+    """Whether two directories are on one file system. `KeyMissingError`, `StorageError`."""
+    with failing("look at", one, one, writes=False):
+        return syscalls.lstat(f"{one}/.").st_dev == syscalls.lstat(f"{other}/.").st_dev
+
+
 def _check_root(root: str) -> None:
     """A directory in which nobody but root and its owner can rename what is ours; it may be reached by a link."""
     with failing("open", root, root, writes=True):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ...catalog.places import Place, StalePlaceError, clean, open_place, stale_places
@@ -12,7 +12,8 @@ from ...errors import ConfigError, DamageError, HoldfastError, StorageError
 from ...group import Group, together
 from ...group.serial import SerialGroup
 from ...levels import Level, global_, memory, xor
-from ...store import KeyMissingError
+from ...store import KeyMissingError, PosixStore
+from ...store.owned import same_file_system
 from .nodes import Nodes, domain_of, find_nodes, memory_root
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _open(wanted: Sequence[Level], run_id: str, where: str, known: Sequence[Root
         if level.kind in _PLACES:
             root = level.root or memory_root()
             if level.kind == "local":
-                os.makedirs(root, exist_ok=True)
+                PosixStore(root, create=True)
             places[level.kind] = _made(level.kind, root, run_id, where)
     for kind, root in known:
         if kind not in places:
@@ -168,12 +169,10 @@ def _warn(ladder: Ladder, where: str) -> None:
     meant = any(level is not None and level.kind == "local" for level in (ladder.first, ladder.second))
     if local is None or not meant or ladder.group.rank != 0:
         return
-    try:
-        if os.stat(local.root).st_dev == os.stat(where).st_dev:
+    with suppress(StorageError):
+        if same_file_system(local.root, where):
             text = "the local level %s is on the same file system as the run's own store %s: what takes one takes both"
             log.warning(text, local.root, where)
-    except OSError:
-        return
 
 
 __all__ = ["ConfigError", "Ladder", "Root", "climb"]

@@ -58,6 +58,17 @@ class View:
         """Look anew at what places hold."""
         self._held.clear()
 
+    def refresh(self) -> None:
+        """Know the versions that this node's places have now, and no others of nodes: once it is settled what to go on from."""
+        self.forget()
+        self.commits = {}
+        for place in self.places.values():
+            try:
+                found = {name: place.read_commit(name) for name in place.versions()}
+            except (StorageError, DamageError):
+                continue
+            self.commits.update({name: record for name, record in found.items() if record is not None})
+
     def blame(self, error: DamageError) -> bool:
         """Whether the damage is of something that was read at a place of this node, which is not read there any more."""
         match = _OF.fullmatch(error.file or "")
