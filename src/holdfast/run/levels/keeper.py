@@ -57,14 +57,14 @@ class Keeper:
         self._busy: Placed | None = None
         self._thread: threading.Thread | None = None
         self._told: set[str] = set()
-        self.broken = False
+        self.broken = self._over = False
         self.reached: dict[str, str] = {}  # the newest version at each level, by the level's name
 
     # -- what there is to do (local) ----------------------------------------------------------------
 
     def add(self, placed: Placed) -> None:
         """A version has been committed at the places; on all ranks alike."""
-        if not placed.due or self.broken:
+        if not placed.due or self._over or self.broken:
             return
         with self._changed:
             self._waiting.append(placed)
@@ -98,8 +98,9 @@ class Keeper:
     def end(self) -> None:
         """Begin nothing more (by all ranks at one point of the program: they agree on it as on a version)."""
         with self._changed:
-            if self._thread is None or self.broken:
+            if self._thread is None or self._over or self.broken:
                 return
+            self._over = True
             self._waiting.append(None)
             self._changed.notify_all()
 

@@ -8,9 +8,11 @@ from ...catalog import Commit
 from ...config import Options
 from ...engine import Here
 from ...errors import HoldfastError
+from ...format.keys import COMMIT_NAME
 from ...group import Group, make_background, together
 from ...levels import Level
 from ...store import Store
+from ..tidying import told
 from .ladder import Ladder, Root
 from .ladder import climb as climb_ladder
 from .nodes import memory_root
@@ -58,6 +60,15 @@ class Levels:
         except Exception as failed:
             error = failed
         together(self.ladder.group, "taking the places of nodes", error=error)
+
+    def clean(self) -> None:
+        """Delete from the run's own store what is there of versions that nodes have committed and that were killed on their way
+        to it: their indexes without a commit would look like a commit that was lost (on rank 0, sealed)."""
+        for name in self.view.commits:
+            path = f"versions/{name}"
+            with told("what was being copied to the run's own store was not deleted"):
+                if self.view.store.list(path) and not self.view.store.exists(f"{path}/{COMMIT_NAME}"):
+                    self.view.store.delete_tree(path)
 
     def begin(self, writer: Writer) -> None:
         """Have the versions of `writer` go to the levels (collective)."""
@@ -126,10 +137,14 @@ class Levels:
 
 
     def end(self, complete: bool) -> None:
-        """The program leaves, in good order (by all ranks at one point of the program)."""
+        """The program leaves, in good order (by all ranks at one point of the program); again is fine. What comes after goes to
+        the run's own store: a place that was removed is not begun anew."""
+        if self.ended:
+            return
         self.ended = True
         if self.placing is not None:
             self.placing.end(complete, 2 * self.ladder.timeout)
+            self.placing.ready = self.placing.open = False
 
     def drain(self, seconds: float) -> None:
         """The program leaves: what is being copied may arrive (local)."""

@@ -33,12 +33,12 @@ _OURS = {"DeadlineError", "RankError"}  # ranks that do not answer: no failure o
 
 class Placing:
     """For one rank's execution. `ready`: whether the place took the last version and has room for the next; alike on all
-    ranks. `lineage`: names of the versions that count, newest first."""
+    ranks. `open`: until the program leaves. `lineage`: names of the versions that count, newest first."""
 
     def __init__(self, ladder: Ladder, store: Store, background: Group, keeper: Keeper | None, attempt: int) -> None:
         self.ladder, self.store, self.keeper, self.attempt = ladder, store, keeper, attempt
         self._group = background
-        self.ready = True
+        self.ready = self.open = True
         self.lineage: list[str] = []
         self._protected = ""  # the newest version that has its parity
         self._told: set[str] = set()
@@ -49,7 +49,7 @@ class Placing:
 
     def wants(self, reason: str, waits: bool) -> bool:
         """Whether a version goes to the places (alike on all ranks)."""
-        return self.ladder.first is not None and self.ready and not waits and reason not in _DIRECT
+        return self.ladder.first is not None and self.open and self.ready and not waits and reason not in _DIRECT
 
     # -- in the version's flight (collective) --------------------------------------------------------
 
