@@ -86,6 +86,8 @@ PROMISES = [
     Promise("step without a checkpoint, serial: 2 µs", "step, serial", "no checkpoint due", 0, 2e-6, ONCE),
     Promise("step without a checkpoint, 2 ranks: 20 µs", "step, 2 ranks", "no checkpoint due", 0, 20e-6, ONCE),
     Promise("open, 100 versions of 10 000 objects: 50 ms", "open, 100 versions", "holdfast.open", 0, 50e-3, ONCE),
+    Promise("restart from memory, verified: 1.5 x memcpy", "memory level", "restart", 1.5, sizes=ONCE),
+    Promise("stall with redundancy behind: 1.1 x without", "memory and xor, 4 ranks", "stall", 1.1, sizes=ONCE),
     Promise("encode, xor n=4: 0.35 of the speed of memcpy by all ranks", XOR_4, "encode", 1 / 0.35, sizes=ONCE),
     Promise("encode, rs n=4, m=2: 0.15 of the speed of memcpy by all ranks", RS_4, "encode", 1 / 0.15, sizes=ONCE),
     *(

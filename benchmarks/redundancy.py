@@ -38,7 +38,7 @@ class Memory:
     def release(self, block: Any) -> None:
         pass
 
-    def place(self, parity: bool, number: int, offset: int, nbytes: int) -> Any:
+    def room_for(self, parity: bool, number: int, offset: int, nbytes: int) -> Any:
         return self.read(parity, number, offset, nbytes)
 
     def write(self, parity: bool, number: int, offset: int, block: Any) -> None:

@@ -124,6 +124,8 @@ def plan(sizes: list[int], rounds: int, peers: bool) -> Iterator[Task]:
         yield Task("holdfast copy, a rank on every core", "small.py", "every-core", nbytes, times, timeout, race)
     for program, case in (("xor n=4", "xor-4"), ("rs n=4, m=2", "rs-4"), ("rs n=8, m=2", "rs-8")):
         yield Task(f"redundancy, {program}", "redundancy.py", case, first, rounds)
+    yield Task("memory level", "levels.py", "memory-restart", first, rounds)
+    yield Task("memory and xor", "levels.py", "levels-stall", first, rounds)
     yield Task("growth", "growth.py", "growth", timeout=600.0)
     bound = {"staging": first // 4}
     yield Task("holdfast copy, bounded staging", "cases.py", "bounded", first, rounds, more=bound)
