@@ -156,6 +156,19 @@ def test_ranks_are_placed_differently(comm, shared_tmp, node, caplog):
     leave(run)
 
 
+def test_one_commit_proves_that_all_have_written(comm, shared_tmp, node, caplog):
+    levels = [holdfast.memory(), *redundancies(comm.size)[0], FAR]
+    run, u = program(comm, shared_tmp, levels=levels)
+    advance(run, u, 4)
+    comm.Barrier()
+    if comm.rank:  # the job died while the nodes put the commit
+        (path,) = (shared_tmp / "nodes" / f"node{comm.rank}").glob("*/*/versions/00000003*/commit")
+        path.unlink()
+    run, u = resumed(comm, shared_tmp, run, node, caplog, levels=levels)
+    assert run.restored.version == 3 and not read(run, "global")
+    leave(run)
+
+
 @pytest.mark.parametrize("kind", ["data", "parity"])
 def test_a_flipped_bit_is_rebuilt_around(comm, shared_tmp, node, caplog, kind):
     if comm.size < 3:

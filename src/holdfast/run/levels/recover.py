@@ -51,7 +51,33 @@ class Recovery:
     # -- looking -------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Gather what all nodes hold, and give all ranks the commits that were found there (collective)."""
+        """Gather what all nodes hold, and give all ranks the commits that were found there (collective).
+
+        A commit on one node proves that all have written: where the job died before all nodes had it, they are given it."""
+        for again in (True, False):
+            commits, lacking = self._reported()
+            self.view.commits = commits
+            self.view.forget()
+            if not (lacking and again):
+                return
+            try:
+                for kind, name in self._uncommitted() if self.ladder.leads else ():
+                    if name in commits:
+                        self.ladder.places[kind].put_commit(name, commits[name])
+            except HoldfastError as error:  # what this node holds of it does not count, then
+                log.warning("a commit could not be put on this node: %s", error.message)
+
+    def _uncommitted(self) -> list[tuple[str, str]]:
+        """(place's kind, version's name) of what this node's ranks have proved and has no commit here."""
+        return [
+            (kind, name)
+            for kind, place in self.ladder.places.items()
+            for name in place.versions()
+            if not place.store.exists(place.commit_key(name)) and place.ranks(name)
+        ]
+
+    def _reported(self) -> tuple[dict[str, bytes], bool]:
+        """All commits that were found, by version's name, and whether some node lacks one of them (collective)."""
         from ...recovery import NodeReport, merge, report
 
         error: Exception | None = None
@@ -63,19 +89,20 @@ class Recovery:
                 for note in notes:
                     log.debug("%s: %s", name, note)
                 digests = {(v, k.digest) for versions in kept.places.values() for v, k in versions.items()}
-                mine = [kept.to_wire(), [[version, commits[digest]] for version, digest in sorted(digests)]]
+                records = [[version, commits[digest]] for version, digest in sorted(digests)]
+                mine = [kept.to_wire(), records, [version for _, version in self._uncommitted()]]
         except Exception as failed:
             error = failed
         told = self._to_root(mine, "asking nodes what they hold", error)
         found: dict[str, bytes] = {}
         if self._group.rank == 0:
-            self._holdings = merge(NodeReport.from_wire(wire) for wire, _ in told)
-            for name, record in (each for _, records in told for each in records):
+            self._holdings = merge(NodeReport.from_wire(wire) for wire, _, _ in told)
+            for name, record in (each for _, records, _ in told for each in records):
                 found.setdefault(name, record)
-        commits_of = from_root(self._group, "telling what nodes hold", lambda: found)
-        assert isinstance(commits_of, dict)
-        self.view.commits = commits_of
-        self.view.forget()
+        lacking = any(name in found for _, _, names in told for name in names)
+        answer = from_root(self._group, "telling what nodes hold", lambda: [found, lacking])
+        assert isinstance(answer, list)
+        return answer[0], answer[1]
 
     def _to_root(self, mine: list[Any], what: str, error: Exception | None) -> list[list[Any]]:
         """What each rank that leads a node has to say; on rank 0 alone, but an error on all."""
