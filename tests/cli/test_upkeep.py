@@ -30,7 +30,7 @@ def test_verify_a_whole_run(run, invoke, document):
     before = tree()
     done = invoke("verify", run)
     assert (done.exit_code, done.stdout) == (0, "heat: every version is whole\n")
-    assert document("verify", run) == {"url": os.path.abspath(run), "whole": True, "damages": []}
+    assert document("verify", run) == {"url": os.path.abspath(run), "whole": True, "damages": [], "nodes": []}
     assert tree() == before
 
 

@@ -40,6 +40,16 @@ class Snapshot:
                 self.attempts.setdefault(n.attempt, set())  # its records are lost; that it has been there, versions tell
         self._commits: dict[tuple[Kind, str], tuple[Commit, str] | DamageError | KeyMissingError] = {}
         self.complaints: list[str] = []
+        self._placed: dict[int, bool] = {}
+
+    def on_nodes(self, name: str) -> bool:
+        """Whether nodes had places for the attempt that made this version: then it need not be in the run's own store, and
+        that it is not there is no damage."""
+        attempt = _age(name)[1]
+        if attempt not in self._placed:
+            found = read_attempt(self.store, attempt, self.attempts.get(attempt, set()) & {"json"})
+            self._placed[attempt] = bool(found.places)
+        return self._placed[attempt]
 
     @property
     def newest_attempt(self) -> int:

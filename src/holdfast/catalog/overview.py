@@ -16,10 +16,13 @@ from .attempts import Attempt, read_attempt
 from .lineage import Snapshot
 from .retention import plan
 
+ON_NODES = "is on nodes only, or lost with them"
+
 
 @dataclass(frozen=True)
 class Version:
-    """A version as listed. `status`: `current` (counts), `abandoned`, `damaged`, `fragment` (never committed).
+    """A version as listed. `status`: `current` (counts), `abandoned`, `damaged`, `fragment` (never committed),
+    `nodes` (not in the run's own store, and made by an attempt for which nodes had places: there alone, or lost with them).
     `step`: steps completed; `parent`: a version's number; `time`: of the commit, seconds since 1970; `seconds`: the stall;
     `content`: a digest that equal states share; `bytes`: of the data files written for it; `state`: bytes of the state;
     `refs`: numbers of the versions that some of its blocks are in, newest first; `chain`: how many versions a read of it
@@ -84,10 +87,9 @@ def list_versions(snapshot: Snapshot) -> list[Version]:
         for kind in counting
         for n in snapshot.names[kind]
     ]
-    found += [
-        Version(e.name, *(parse_version(e.name) or (0, 0)), "checkpoint", "damaged", problem="is missing")
-        for e in snapshot.missing
-    ]
+    for e in snapshot.missing:
+        status, problem = ("nodes", ON_NODES) if snapshot.on_nodes(e.name) else ("damaged", "is missing")
+        found.append(Version(e.name, *(parse_version(e.name) or (0, 0)), "checkpoint", status, problem=problem))
     # Of two with one number (a fenced writer's leftover) the one that counts comes first.
     return sorted(found, key=lambda v: (-v.number, v.status != "current"))
 
@@ -99,6 +101,8 @@ def _version(
     try:
         commit, digest = snapshot.commit(kind, name)
     except KeyMissingError:
+        if name in snapshot.lost and kind == "checkpoint" and snapshot.on_nodes(name):
+            return Version(**known, status="nodes", problem=ON_NODES)
         if name in snapshot.lost:
             problem = f"{folder(kind)}/{name}/{COMMIT_NAME} is missing"
             return Version(**known, status="damaged", problem=problem)

@@ -10,9 +10,12 @@ import click
 
 from . import human
 from .arguments import json_option, run_argument, version_argument
+from .here import look_here
 
 if TYPE_CHECKING:
     from ..catalog import Attempt, Catalog, Process, Version
+
+_STORED = ("current", "abandoned")  # statuses of versions whose commit the run's own store has
 
 
 @click.command(short_help="List versions, records, attempts.")
@@ -23,20 +26,29 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
     """List a run's versions and records, newest first.
 
     A version's status: current (it counts), abandoned (a resume or rollback passed it over), damaged (present
-    but invalid), fragment (never committed). size: of the state; written: bytes that this version added to the run; chain:
-    how many versions a read of it touches. A version beyond those to keep (the option `keep`) says what it is kept for: it
-    is held by a newer one that has blocks in it or behind it, or spare, one that shares no block with the newest.
+    but invalid), fragment (never committed), nodes (on nodes only, or lost with them). size: of the state; written: bytes
+    that this version added to the run; chain: how many versions a read of it touches. A version beyond those to keep (the
+    option `keep`) says what it is kept for: it is held by a newer one that has blocks in it or behind it, or spare, one that
+    shares no block with the newest.
+
+    Of a run that has levels: where each version is, as far as this host sees it (memory, local: a place of this node has
+    something of it; global: the run's own store). One that neither has is on other nodes only, or lost with them.
 
     \b
     --json: {format, url, run, complete, problems, lineage: [number], versions: [{name, number,
     attempt, kind, status, step, parent, time, seconds, bytes, ranks, objects, complete, reason,
-    label, content, problem, state, chain, refs: [number], held}], attempts: [{number, kind, created,
-    ranks, sealed, base, holder: {host, boot, pidns, pid, start, alive}, end: {outcome, time, version,
-    step, signal, error}, damaged}]}. created and time: seconds since 1970; seconds: how long the
+    label, content, problem, state, chain, refs: [number], held, levels: [name]}], places: [[kind,
+    directory]], attempts: [{number, kind, created, ranks, sealed, base, holder: {host, boot, pidns, pid,
+    start, alive}, end: {outcome, time, version, step, signal, error}, damaged}]}. places: of this node
+    (null if no attempt had any on nodes). created and time: seconds since 1970; seconds: how long the
     program waited; bytes: written; state: bytes of the state; refs: versions that hold blocks of it;
     alive: null on other machines. Versions are newest first, attempts oldest first.
     """
     catalog = human.require_run(url)
+    seen = look_here(url, catalog)
+    if seen is not None:
+        catalog = seen.catalog
+    levels = seen.levels if seen is not None else {v.name: ["global"] for v in catalog.versions if v.status in _STORED}
     held = _held(catalog)
     if as_json:
         human.document(
@@ -45,7 +57,10 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
             complete=catalog.complete,
             problems=catalog.problems,
             lineage=[v.number for v in catalog.lineage],
-            versions=[asdict(v) | {"held": held.get(v.name)} for v in catalog.versions],
+            versions=[
+                asdict(v) | {"held": held.get(v.name), "levels": levels.get(v.name, [])} for v in catalog.versions
+            ],
+            places=None if seen is None else [list(place) for place in seen.places],
             attempts=[_attempt(a) for a in catalog.attempts],
         )
         return
@@ -64,9 +79,11 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
             "written",
             "chain",
             "stall",
+            "levels",
             "notes",
         )
-        rows = [_version_row(v, now, held.get(v.name, "")) for v in catalog.versions]
+        where = {name: ", ".join(some) for name, some in levels.items()} if seen is not None else {}
+        rows = [_version_row(v, now, held.get(v.name, ""), where.get(v.name, "")) for v in catalog.versions]
         numbers = ("version", "step", "parent", "attempt", "size", "written", "chain", "stall")
         human.table(columns, rows, right=numbers)
     if attempts:
@@ -76,6 +93,8 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
         human.table(columns, rows, right=("attempt", "ranks"))
     for problem in catalog.problems:
         click.echo(f"problem: {problem}", err=True)
+    if seen is not None:
+        click.echo(seen.line(), err=True)
 
 
 @click.command(short_help="Show what a version holds.")
@@ -121,7 +140,7 @@ def _held(catalog: Catalog) -> dict[str, str]:
     return {v.name: why[v.number] for v in catalog.lineage if v.number in why}
 
 
-def _version_row(v: Version, now: float, held: str) -> tuple[str, ...]:
+def _version_row(v: Version, now: float, held: str, levels: str) -> tuple[str, ...]:
     from ..units import bytes_text, seconds_text
 
     known = v.status in ("current", "abandoned")
@@ -138,6 +157,7 @@ def _version_row(v: Version, now: float, held: str) -> tuple[str, ...]:
         bytes_text(v.bytes) if known else "",
         str(v.chain) if known else "",
         seconds_text(v.seconds) if known else "",
+        levels,
         ", ".join(filter(None, notes)),
     )
 

@@ -64,8 +64,8 @@ def salvage(url: str, hostfile: str | None, takeover: bool, as_json: bool) -> No
     """After a job died: find the newest version that the nodes still hold, rebuild what is missing of it, and copy it to the
     run's own store, so that the next start goes on from it wherever it is.
 
-    Asks this node; with a hostfile all that it names and that answer. Where there is nothing newer than what the run's own store
-    has, nothing is changed. Killed at any point, a second salvage goes on.
+    Asks this node; with a hostfile all that it names and that answer. Where they have nothing newer than the run's own store,
+    nothing is changed. Killed at any point, a second salvage goes on.
 
     \b
     --json: {format, url, version, step, copied: [{version, bytes}], attempt, message, asked, silent,

@@ -10,8 +10,10 @@ import click
 
 from . import human
 from .arguments import json_option, run_argument, takeover_option, version_argument, yes_option
+from .here import clean_left, find_left
 
 if TYPE_CHECKING:
+    from ..catalog.places import StalePlace
     from ..engine.verify import Damage
     from ..policy import Keep
     from ..run.maintenance import Removed
@@ -25,24 +27,31 @@ if TYPE_CHECKING:
 def verify(ctx: click.Context, url: str, version: int | None, as_json: bool) -> None:
     """Read every byte of a run, or of one version, and compare it with its digests.
 
-    Exit code 0 if all is whole; 1 if not: then each damage is a line with file, offset, object and rank.
+    Exit code 0 if all is whole; 1 if not: then each damage is a line with file, offset, object and rank. What lies on nodes
+    only is not read.
 
     \b
-    --json: {format, url, whole, damages: [{file, offset, object, rank, version, message}]}.
+    --json: {format, url, whole, damages: [{file, offset, object, rank, version, message}], nodes:
+    [number]}. nodes: versions that are on nodes only, or lost with them.
     """
     from ..run.maintenance import verify as check
 
-    human.require_run(url)
+    catalog = human.require_run(url)
+    away = [v for v in catalog.versions if v.status == "nodes" and version in (None, v.number)]
     with human.progress("verify") as tell:
         damages = check(url, version, progress=tell)
     if as_json:
-        human.document(url=human.place(url), whole=not damages, damages=[asdict(d) for d in damages])
+        found = [asdict(damage) for damage in damages]
+        human.document(url=human.place(url), whole=not damages, damages=found, nodes=[v.number for v in away])
     else:
+        for one in away:
+            click.echo(f"version {one.number} {one.problem}: it was not read", err=True)
         for damage in damages:
             click.echo(_damage(damage))
-        what = f"version {version}" if version else "every version"
+        what = f"version {version}" if version else "every version in the run's own store" if away else "every version"
         count = f"{len(damages)} damage{'s' * (len(damages) != 1)} found, nothing was changed"
-        click.echo(f"{url}: {count}" if damages else f"{url}: {what} is whole", err=bool(damages))
+        if damages or not (away and version):
+            click.echo(f"{url}: {count}" if damages else f"{url}: {what} is whole", err=bool(damages))
     ctx.exit(1 if damages else 0)
 
 
@@ -98,23 +107,34 @@ def prune(
 
     Damaged versions stay unless --damaged is given. `--dry-run` only lists.
 
+    What runs have left on this node goes too: in its memory, and in local directories that this run has used, the places of
+    runs that are gone or over, and memory of an earlier boot.
+
     \b
-    --json: {format, url, dry_run, bytes, removed: [{name, status, bytes}]}.
+    --json: {format, url, dry_run, bytes, removed: [{name, status, bytes}], places: [{path, bytes, why}]}.
     """
     from ..run.maintenance import prune as remove
 
-    human.require_run(url)
+    catalog = human.require_run(url)
     policy = _keep(keep, keep_records)
     if not dry_run and not yes and human.interactive():
         _removed(url, remove(url, policy, takeover=takeover, damaged=damaged, dry_run=True), True, err=True)
+        _left(find_left(url, catalog), True, err=True)
         human.confirm("Delete these?", yes)
     with human.progress("prune", unit="versions") as tell:
         gone = remove(url, policy, takeover=takeover, damaged=damaged, dry_run=dry_run, progress=tell)
+    left = find_left(url, catalog)
+    if not dry_run:
+        left = clean_left(left)
     if as_json:
         total = sum(r.bytes for r in gone)
-        human.document(url=human.place(url), dry_run=dry_run, bytes=total, removed=[asdict(r) for r in gone])
+        places = [{"path": one.path, "bytes": one.nbytes, "why": one.why} for one in left]
+        human.document(
+            url=human.place(url), dry_run=dry_run, bytes=total, removed=[asdict(r) for r in gone], places=places
+        )
     else:
         _removed(url, gone, dry_run)
+        _left(left, dry_run)
 
 
 def _keep(checkpoints: int | None, records: int | None) -> Keep:
@@ -137,6 +157,14 @@ def _damage(damage: Damage) -> str:
         f"version {damage.version}" if damage.version is not None else "",
     ]
     return f"damaged: {', '.join(filter(None, places))}: {' '.join(damage.message.split())}"
+
+
+def _left(places: Sequence[StalePlace], dry_run: bool, err: bool = False) -> None:
+    from ..units import bytes_text
+
+    done = "would be removed" if dry_run else "removed"
+    for one in places:
+        click.echo(f"{one.path}: {done}, {bytes_text(one.nbytes)}: {one.why}", err=err)
 
 
 def _removed(url: str, gone: Sequence[Removed], dry_run: bool, err: bool = False) -> None:

@@ -19,6 +19,7 @@ from ..catalog import (
     check_records,
     check_refs,
     find_holder,
+    known_places,
     list_versions,
     put_base,
     put_end,
@@ -62,7 +63,7 @@ def verify(url: Url, version: int | None = None, progress: Callable[[int, int], 
     for v in _chosen(snapshot, version):
         if v.status == "damaged":
             damages.append(Damage(f"{folder(v.kind)}/{v.name}/{COMMIT_NAME}", 0, None, None, v.number, v.problem or ""))
-        elif v.status != "fragment":
+        elif v.status not in ("fragment", "nodes"):
             commit = snapshot.commit(v.kind, v.name)[0]
             if v.status == "current" or version is not None or _refs_there(store, commit):
                 commits.append(commit)
@@ -259,7 +260,15 @@ def _whole(store: Store, commit: Commit) -> bool:
 
 
 def _seal_tip(store: Store, snapshot: Snapshot, number: int) -> None:
-    """Seal the newest version as it is: pruning changes nothing in what a resume finds."""
+    """Seal the newest version as it is: pruning changes nothing in what a resume finds.
+
+    Where nodes may hold newer versions than can be seen from here nothing is sealed: these would count no more. A holder that
+    was stopped may then still commit one; what that refers to is kept."""
+    tip = snapshot.sealed.end if snapshot.sealed else None
+    if snapshot.sealed is not None and snapshot.sealed.places and (tip is None or tip.outcome != "complete"):
+        return
+    if any(snapshot.on_nodes(entry.name) for entry in snapshot.missing):
+        return
     links = []
     for entry in snapshot.lineage:
         try:
@@ -292,7 +301,8 @@ def _attempt(url: Url, kind: str, takeover: bool) -> Iterator[tuple[Store, int]]
     holder = find_holder(store, options.lease)
     if holder is not None and not takeover:
         raise holder.error(os.fspath(url))
-    number = fence(store, SerialGroup(), snapshot.next_number() + (1 if holder else 0), kind)
+    first = snapshot.next_number() + (1 if holder else 0)
+    number = fence(store, SerialGroup(), first, kind, places=known_places(store))  # those that come after look there too
     outcome = "failed"
     try:
         yield store, number

@@ -133,7 +133,7 @@ class _Salvage:
             self._share_bad()
             if self.outlook.bad == before:  # nothing to leave out: it would be the same again
                 raise error
-            self._say(f"{error.message} Another source, or an older version, is looked for.")
+            self._note(f"{error.message} Another source, or an older version, is looked for.")
             self.outlook.look()
         from_root(self.group, "sealing the base", lambda: self._seal(chosen, attempt))
         return self.result(chosen, attempt, copied)
@@ -177,15 +177,12 @@ class _Salvage:
             names, homes = self._homes(found.version, known[found.version].ranks)
             found = self.outlook.plan(candidates, names)
         self.last = found.to_body()
-        for line in [*found.lines(), *lost]:
-            if line not in self.lines:
-                self.lines.append(line)
-                self.told.say(line)
+        self._note(*found.lines(), *lost)
         if found.version is None:
             return [b"", [], "no version can be had."]
         if known[found.version].stored:
             number = _number(found.version)
-            newer = "; newer ones can't be had" if found.passed or lost else ""
+            newer = "; newer ones can't be had" if found.passed or lost or self.outlook.bad else ""
             return [b"", [], f"the run's own store has version {number} already, the newest that can be had{newer}."]
         takes = tuple(take for take in found.takes if not known[take.link].stored)
         missing = RecoveryPlan(found.nodes, takes, found.passed, found.notes)
@@ -294,6 +291,13 @@ class _Salvage:
         put_base(self.store, attempt, Base(tip, tuple(chain[1:]), snapshot.counting_records(chain), params, ranks))
 
     # -- what is told (on process 0) --------------------------------------------------------------------
+
+    def _note(self, *lines: str) -> None:
+        """What belongs to the result, once."""
+        for line in lines:
+            if line not in self.lines:
+                self.lines.append(line)
+                self._say(line)
 
     def _say(self, line: str) -> None:
         if self.group.rank == 0:
