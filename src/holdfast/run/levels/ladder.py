@@ -11,7 +11,7 @@ from ...catalog.places import Place, StalePlaceError, clean, open_place, stale_p
 from ...errors import ConfigError, DamageError, HoldfastError, StorageError
 from ...group import Group, together
 from ...group.serial import SerialGroup
-from ...levels import Level, global_, memory, xor
+from ...levels import LARGEST, Level, global_, memory, xor
 from ...store import KeyMissingError, PosixStore
 from ...store.owned import same_file_system
 from .nodes import Nodes, domain_of, find_nodes, memory_root
@@ -30,10 +30,18 @@ class Ladder:
     """What this rank knows of the levels. `places`: of its node, by kind, those to write to and those that are only read;
     `first`: the level that versions come to first, None if that is the run's own store; `second`: a place behind it;
     `redundancy` with `sets`, by rank's order; `stored`: the level of the run's own store, None if only last versions go
-    there. `chosen`: whether nobody asked for it."""
+    there. `chosen`: whether nobody asked for it; `again`: whether the run has had nodes before. ConfigError: the redundancy
+    can't be had on these."""
 
     def __init__(
-        self, group: Group, places: dict[str, Place], nodes: Nodes, levels: Sequence[Level], chosen: bool, timeout: float
+        self,
+        group: Group,
+        places: dict[str, Place],
+        nodes: Nodes,
+        levels: Sequence[Level],
+        chosen: bool,
+        timeout: float,
+        again: bool = False,
     ) -> None:
         self.group, self.places, self.nodes, self.chosen = group, places, nodes, chosen
         self.timeout = timeout
@@ -45,9 +53,7 @@ class Ladder:
         self.sets: list[tuple[int, ...]] = []
         self._channel: Channel | None = None
         if self.redundancy is not None and self.first is not None:
-            from ...redundancy.sets import deal
-
-            self.sets = deal(nodes.domains, self.redundancy.set_size, self.redundancy.m)
+            self.redundancy, self.sets = _deal(group, self.redundancy, nodes.domains, again or chosen)
 
     @property
     def place(self) -> Place:
@@ -94,8 +100,9 @@ def climb(
 ) -> Ladder | None:
     """The levels of this execution (collective); None if there are none but the run's own store, now and before.
 
-    `levels`: the option; `known`: places that earlier attempts of the run had. ConfigError: what is asked for can't be on these
-    nodes; StorageError: a place can't be made.
+    `levels`: the option; `known`: places that earlier attempts of the run had; a run that has had some goes on with less
+    redundancy if there are fewer nodes now. ConfigError: what is asked for can't be on these nodes; StorageError: a place can't
+    be made.
     """
     if levels is None and group.size == 1 and not known:
         return None
@@ -122,9 +129,38 @@ def climb(
     nodes = find_nodes(group, places, domain)
     if not places and all(level.kind == "global" for level in wanted):
         return None
-    ladder = Ladder(group, places, nodes, wanted, chosen, timeout)
+    ladder = Ladder(group, places, nodes, wanted, chosen, timeout, bool(known))
     _warn(ladder, where)
     return ladder
+
+
+def _deal(
+    group: Group, level: Level, domains: Sequence[str], less: bool
+) -> tuple[Level | None, list[tuple[int, ...]]]:
+    """The redundancy's level and its sets. A run that has lost nodes goes on, with what the rest allows and a warning: smaller
+    sets, fewer parities, or none. ConfigError if it may not have `less`, at the first start of a level that was asked for."""
+    from ...redundancy.sets import deal
+
+    try:
+        return level, deal(domains, level.set_size, level.m)
+    except ConfigError:
+        if not less:
+            raise
+    found: Level | None = None
+    sets: list[tuple[int, ...]] = []
+    for m in range(level.m, 0, -1):
+        with suppress(ConfigError):
+            sets = deal(domains, None, m, default=level.set_size or LARGEST)
+            found = level._replace(set_size=max(map(len, sets)), m=m)
+            break
+    if group.rank == 0:
+        count = len(set(domains))
+        there = f"{len(domains)} ranks in {count} failure domain{'s' * (count != 1)}"
+        instead = "until there are more, what a lost node had can't be rebuilt"
+        if found is not None:
+            instead = f"until there are more, sets of up to {found.set_size} members can lose {found.m}"
+        log.warning("%s can't have the level %s as configured: %s", there, level.name, instead)
+    return found, sets
 
 
 def _default(group: Group) -> tuple[Level, ...]:
