@@ -134,7 +134,7 @@ def look_for_fence(store: Store, attempt_number: int) -> None:
     except FencedError:
         raise
     except StorageError as error:
-        log.warning("whether there is a later attempt can't be told now: %s", error.message)
+        log.info("whether there is a later attempt can't be told now: %s", error.message)
 
 
 __all__ = ["Here", "look_for_fence", "publish_at", "put_held"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ...catalog import Commit
@@ -62,11 +62,26 @@ class Keeper:
 
     # -- what there is to do (local) ----------------------------------------------------------------
 
-    def add(self, placed: Placed) -> None:
-        """A version has been committed at the places; on all ranks alike."""
+    def supersede(self) -> list[Placed]:
+        """On rank 0: what waits is not taken any more, since another version is due; `put_back` if that fails."""
+        with self._changed:
+            found = [p for p in self._waiting if p is not None]
+            self._waiting = [p for p in self._waiting if p is None]
+            return found
+
+    def put_back(self, superseded: list[Placed]) -> None:
+        """On rank 0."""
+        with self._changed:
+            self._waiting = [*superseded, *self._waiting]
+            self._changed.notify_all()
+
+    def add(self, placed: Placed, superseded: Sequence[str] = ()) -> None:
+        """A version has been committed at the places, and those by the names `superseded` are not copied; on all ranks
+        alike. So no place has to keep more than what is being copied, what is next, and what comes in."""
         if not placed.due or self._over or self.broken:
             return
         with self._changed:
+            self._waiting = [p for p in self._waiting if p is None or p.link.name not in superseded]
             self._waiting.append(placed)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="holdfast-keeper", daemon=True)
@@ -129,8 +144,8 @@ class Keeper:
 
     def _next(self) -> bool:
         """Copy the version that rank 0 says; False if that is the end."""
-        name = from_root(self._group, "copying a version", lambda: _name(self._waiting[-1]))
-        placed = self._taken(str(name))
+        name = from_root(self._group, "copying a version", self._decide)
+        placed = self._busy if self._group.rank == 0 else self._taken(str(name))
         if not name:
             return False
         missing = f"rank {self._group.rank} has no version {name} to copy" if placed is None else ""
@@ -145,20 +160,24 @@ class Keeper:
             self._release()
         return True
 
+    def _decide(self) -> str:
+        """On rank 0: take what is next. What is taken can't be superseded any more."""
+        with self._changed:
+            while not self._waiting:  # superseded just now
+                self._changed.wait(60.0)
+            self._busy = self._waiting.pop(0)
+            return _name(self._busy)
+
     def _taken(self, name: str) -> Placed | None:
-        """The version of this name, due at every level at which it or one before it is; these are dropped. None if it did not
-        come in time."""
+        """On another rank: the same; None if it did not come in time."""
         end = time.monotonic() + self._timeout
         with self._changed:
-            while not (found := [i for i, p in enumerate(self._waiting) if _name(p) == name]):
+            while not (found := [p for p in self._waiting if _name(p) == name]):
                 if time.monotonic() > end:
                     return None
                 self._changed.wait(0.1)
-            taken, self._waiting = self._waiting[: found[0] + 1], self._waiting[found[0] + 1 :]
-            due = {level for p in taken if p is not None for level in p.due}
-            placed = taken[-1]
-            self._busy = placed._replace(due=tuple(sorted(due))) if placed is not None else None
-            self._changed.notify_all()
+            self._waiting.remove(found[0])
+            self._busy = found[0]
             return self._busy
 
     def _release(self) -> None:

@@ -10,16 +10,15 @@ import os
 import time
 from collections.abc import Callable
 
-from ...catalog import Commit
-from ...catalog.places import Held
-from ...catalog.retention import find_surplus
+from ...catalog import Commit, read_commit
+from ...catalog.places import Held, Place
 from ...engine import Here, Published, look_for_fence, publish_at
-from ...errors import CheckpointError, FencedError, HoldfastError, StorageError
+from ...errors import CheckpointError, DamageError, FencedError, HoldfastError, StorageError
 from ...format import Part, parse_version
 from ...group import Group, together
 from ...levels import Level
 from ...policy import Keep
-from ...store import Store
+from ...store import KeyMissingError, Store
 from ...units import bytes_text
 from .keeper import Keeper, Placed
 from .ladder import Ladder
@@ -44,6 +43,7 @@ class Placing:
         self._told: set[str] = set()
         self._last: dict[str, tuple[int, int | None, float]] = {}  # by level: versions, step and time of the last one
         self._made = 0
+        self._superseded: list[Placed] = []  # on rank 0, by the version that is being committed
         rank = background.rank
         self._here = Here(ladder.place, ladder.leads, ladder.nodes.domains[rank], os.geteuid())
 
@@ -59,7 +59,11 @@ class Placing:
         began = time.perf_counter()
         try:
             done = publish_at(self._here, self.store, self._group, draft, write, since, self.room, self._due)
-        except (CheckpointError, StorageError):
+        except BaseException as failed:
+            if self.keeper is not None and self._superseded:
+                self.keeper.put_back(self._superseded)
+            if not isinstance(failed, (CheckpointError, StorageError)):
+                raise
             try:
                 place.forget(draft.name, rank)
                 if self.ladder.leads:
@@ -73,7 +77,7 @@ class Placing:
         else:
             self._told -= {"room", "place"}
         self.lineage.insert(0, done.link.name)
-        due = tuple(str(level) for level in done.told or ())
+        due, superseded = (tuple(map(str, words)) for words in done.told)
         took = time.perf_counter() - began
         if rank == 0:
             log.info(
@@ -84,7 +88,8 @@ class Placing:
             self._protected = done.link.name if "rs" in due or not self.ladder.sets else self._protected
             self._retain()
         if self.keeper is not None:
-            self.keeper.add(Placed(done.commit, done.link, done.record, tuple(level for level in due if level != "rs")))
+            further = tuple(level for level in due if level != "rs")
+            self.keeper.add(Placed(done.commit, done.link, done.record, further), superseded)
         return done
 
     @property
@@ -105,15 +110,19 @@ class Placing:
         except HoldfastError:
             return False
 
-    def _due(self, commit: Commit) -> list[str]:
-        """On rank 0: the levels behind the first that this version is to reach."""
+    def _due(self, commit: Commit) -> list[list[str]]:
+        """On rank 0: the levels behind the first that this version is to reach, and the versions that are not copied for it."""
         self._made += 1
+        self._superseded = []
         found = []
         for level in (self.ladder.second, self.ladder.redundancy, self.ladder.stored):
             if level is not None and self._is_due(level, commit):
                 found.append(level.kind)
                 self._last[level.kind] = self._made, commit.step, time.monotonic()
-        return found
+        if self.keeper is not None and set(found) - {"rs"}:
+            self._superseded = self.keeper.supersede()
+            found = sorted({*found, *(level for placed in self._superseded for level in placed.due)})
+        return [found, [placed.link.name for placed in self._superseded]]
 
     def _is_due(self, level: Level, commit: Commit) -> bool:
         every = level.every
@@ -162,16 +171,22 @@ class Placing:
         return True
 
     def _retain(self) -> None:
-        """Delete what is beyond those to keep at this node's place, and what counts no more (by one rank of a node)."""
+        """Delete what is beyond those to keep at this node's place, and what counts no more (by one rank of a node).
+
+        Unlike in the run's own store there may be holes: what is missing in a place has no meaning."""
         if not self.ladder.leads or self.ladder.first is None:
             return
         place, keep = self.ladder.place, self.ladder.first.keep or Keep(last=1)
-        names = [name for name in self.lineage if place.read_commit(name) is not None]
-        pinned = self.keeper.pinned if self.keeper is not None else []
-        needed = [i + 1 for i, name in enumerate(names) if name in pinned or name == self._protected]
-        last = max([keep.last, *needed])
         try:
-            old = list(find_surplus(place.store, names, Keep(last=last)))
+            commits = {name: _commit(place, name) for name in self.lineage}
+            names = [name for name in self.lineage if commits[name] is not None]
+            pinned = self.keeper.pinned if self.keeper is not None else []
+            needed = {*names[: keep.last], *pinned, self._protected}
+            for name in names:  # newest first: what one refers to is older
+                commit = commits[name]
+                if name in needed and commit is not None:
+                    needed |= {link.name for link in commit.refs}
+            old = [name for name in reversed(names) if name not in needed]
             own = {name for name in place.versions() if (parse_version(name) or (0, 0))[1] < self.attempt}
             old += sorted(own - set(self.lineage))  # of attempts before, which do not count any more
             for name in old:
@@ -226,3 +241,11 @@ class Placing:
                 clean([StalePlace(place.store.location, place.run, place.identity, 0, "its run is complete")])
             except HoldfastError as error:
                 log.debug("%s was not removed: %s", place.store.location, error.message)
+
+
+def _commit(place: Place, name: str) -> Commit | None:
+    """The version's commit at the place, None if it is not there or not whole."""
+    try:
+        return read_commit(place.store, "checkpoint", name)[0]
+    except (DamageError, KeyMissingError):
+        return None
