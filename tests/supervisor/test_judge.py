@@ -6,7 +6,7 @@ import pytest
 
 from holdfast.catalog import End
 from holdfast.supervisor.facts import Execution, RunFacts
-from holdfast.supervisor.judge import death, judge
+from holdfast.supervisor.judge import LOSSES, death, judge
 
 INTERRUPTED = End("interrupted", 1.0, 3, 300, "SIGTERM")
 LAST_FAILED = End("failed", 1.0, 2, 200, "SIGTERM", "CheckpointError: disk full")
@@ -119,6 +119,17 @@ def test_an_exception_is_started_again_until_there_is_no_progress():
     assert outcome(barren, good) is None
     assert outcome(barren, good, barren) is None
     assert outcome(good, barren, barren) == ("no progress", 88)
+
+
+def test_lost_nodes_are_no_fault_of_the_program_but_there_is_an_end():
+    lost = execution(run(gained=0), code=0, lost_nodes=("node1",))
+    barren = execution(run(end=RAISED, gained=0))
+    assert outcome(lost, lost) is None  # the second while the first was mended
+    assert outcome(lost, barren, lost) is None
+    assert outcome(barren, lost, barren) == ("no progress", 88)
+    assert outcome(*[lost] * (LOSSES - 1)) is None
+    assert outcome(*[lost] * LOSSES) == ("no progress", 88)
+    assert f"gives up: {LOSSES} attempts in a row" in judge([lost] * LOSSES).message
 
 
 def test_the_verdict_of_no_progress_says_what_died_what_is_safe_and_what_to_do():

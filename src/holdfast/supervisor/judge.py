@@ -25,7 +25,8 @@ EXIT_ERROR = 1  # Holdfast's own errors, as in the other commands
 
 _INTERRUPTED = (0, EXIT_INTERRUPTED, EXIT_INTERRUPTED_NO_PROGRESS, EXIT_LAST_CHECKPOINT_FAILED)  # of ranks that left
 
-TRIES = 2  # executions in a row without progress after which starting again is no use
+TRIES = 2  # executions in a row without progress after which starting again is no use,
+LOSSES = 8  # and that many where nodes were lost: no fault of the program's, but it can't go on for ever
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,25 @@ def judge(
                 "so: `with holdfast.open(...) as run:` or `run.complete()`)"
             )
             return _interrupted(executions, hint)
-    barren = list(executions[-TRIES:])
-    if len(barren) == TRIES and not any(e.gained for e in barren) and not _went_on(*barren):
+    barren = _barren(executions)
+    if len([e for e in barren if not e.lost_nodes]) >= TRIES or len(barren) >= LOSSES:
         return Verdict("no progress", EXIT_NO_PROGRESS, _gives_up(barren, serial))
     if max_restarts is not None and len(executions) > max_restarts:
         text = f"{max_restarts} restart{'s' * (max_restarts != 1)} allowed and used. {_safe(runs)}{_again(runs)}"
         return Verdict("restarts exhausted", EXIT_RESTARTS_EXHAUSTED, text)
     return None
+
+
+def _barren(executions: Sequence[Execution]) -> list[Execution]:
+    """The newest of them, as far back as none made progress."""
+    found: list[Execution] = []
+    for at, execution in reversed(list(enumerate(executions))):
+        if execution.gained:
+            break
+        found.insert(0, execution)
+        if at and _went_on(executions[at - 1], execution):
+            break
+    return found
 
 
 def _went_on(first: Execution, second: Execution) -> bool:
@@ -137,7 +150,7 @@ def _interrupted(executions: Sequence[Execution], why: str) -> Verdict:
 
 
 def _gives_up(barren: Sequence[Execution], serial: bool) -> str:
-    lines = ["gives up: two attempts in a row made no progress."]
+    lines = [f"gives up: {'two' if len(barren) == TRIES else len(barren)} attempts in a row made no progress."]
     for execution in barren:
         named = ", ".join(f"attempt {r.attempt} of {shown(r.url)}" for r in execution.runs if r.attempt)
         seconds = execution.ended - execution.began
