@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from ...catalog import Commit
@@ -22,6 +23,9 @@ from .view import View, as_store
 if TYPE_CHECKING:
     from ..checkpoint import Writer
     from .placing import Placing
+
+
+log = logging.getLogger("holdfast")
 
 
 class Levels:
@@ -143,8 +147,19 @@ class Levels:
             return
         self.ended = True
         if self.placing is not None:
-            self.placing.end(complete, 2 * self.ladder.timeout)
-            self.placing.ready = self.placing.open = False
+            self.placing.end(2 * self.ladder.timeout)
+        if complete and self.ladder.leads:
+            self._remove()
+
+    def _remove(self) -> None:
+        """The run is complete: this node's places go, also those that were only read from."""
+        from ...catalog.places import StalePlace, clean
+
+        for place in self.ladder.places.values():
+            try:
+                clean([StalePlace(place.store.location, place.run, place.identity, 0, "its run is complete")])
+            except HoldfastError as error:
+                log.debug("%s was not removed: %s", place.store.location, error.message)
 
     def drain(self, seconds: float) -> None:
         """The program leaves: what is being copied may arrive (local)."""

@@ -84,12 +84,12 @@ class Placing:
                 "checkpoint %d at the level %s: step %s, %s in %.3g s",
                 draft.version, self._name, draft.step, bytes_text(done.commit.nbytes), took,
             )  # fmt: skip
-        if "rs" not in due or self._protect(draft):
-            self._protected = done.link.name if "rs" in due or not self.ladder.sets else self._protected
-            self._retain()
         if self.keeper is not None:
             further = tuple(level for level in due if level != "rs")
             self.keeper.add(Placed(done.commit, done.link, done.record, further), superseded)
+        if "rs" not in due or self._protect(draft):
+            self._protected = done.link.name if "rs" in due or not self.ladder.sets else self._protected
+            self._retain()
         return done
 
     @property
@@ -98,6 +98,8 @@ class Placing:
 
     def room(self, nbytes: int) -> bool:
         """Whether this node has room for another version like this one, once what is older has gone."""
+        if self.ladder.first is None:
+            return True
         place = self.ladder.place
         ranks = self.ladder.nodes.together_with(self._group.rank)
         m, n = (self.ladder.redundancy.m, min(map(len, self.ladder.sets))) if self.ladder.redundancy else (0, 2)
@@ -223,24 +225,12 @@ class Placing:
             log.warning("%s", text)
         self._told.add(what)
 
-    def end(self, complete: bool, seconds: float) -> None:
-        """The program leaves: nothing more is copied; where the run is complete, the places go (by all ranks)."""
+    def end(self, seconds: float) -> None:
+        """The program leaves: no version comes to a place any more, and none is copied (by all ranks)."""
+        self.open = False
         if self.keeper is not None:
             self.keeper.end()
             self.keeper.finish(seconds)
-        if complete:
-            self._remove()
-
-    def _remove(self) -> None:
-        from ...catalog.places import StalePlace, clean
-
-        if not self.ladder.leads:
-            return
-        for place in self.ladder.places.values():
-            try:
-                clean([StalePlace(place.store.location, place.run, place.identity, 0, "its run is complete")])
-            except HoldfastError as error:
-                log.debug("%s was not removed: %s", place.store.location, error.message)
 
 
 def _commit(place: Place, name: str) -> Commit | None:
