@@ -1,4 +1,4 @@
-"""Levels on several ranks, each its own node: versions in memory, protected, lost with nodes, rebuilt, moved, read from afar."""
+"""Levels on several ranks, each its own node: versions in memory, protected, lost with nodes, rebuilt, moved."""
 
 from __future__ import annotations
 
