@@ -18,7 +18,7 @@ from holdfast.catalog import read_catalog
 from holdfast.config import load
 from holdfast.errors import DamageError, RunInUseError
 from holdfast.group import SerialGroup
-from holdfast.run.levels.outlook import deal, foresee
+from holdfast.run.levels.foresight import deal, foresee
 from holdfast.run.levels.salvage import Telling, salvage
 from holdfast.run.maintenance import verify
 from holdfast.store import open_store

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgpack
 
@@ -18,7 +18,7 @@ from ...errors import DamageError, HoldfastError, StorageError
 from ...format import RECORD_LIMIT, Link, decode_record, parse_version
 from ...format.keys import COMMIT_NAME, RUN_KEY
 from ...group import Group, from_root, together
-from ...store import KeyMissingError, Store, open_store
+from ...store import KeyMissingError, PosixStore, Store, open_store
 from .ladder import Root
 from .nodes import Nodes, domain_of, find_nodes, memory_root
 from .view import View, as_store
@@ -116,9 +116,7 @@ class Outlook:
 
     def look(self, make: bool = False) -> None:
         """Ask all nodes what they hold (collective). `make`: a node that has one place of the run is given the others, so that
-        something can be brought there. StorageError, and what agreeing raises."""
-        from ...recovery import NodeReport, merge, report
-
+        something can be brought there, and the commits that it lacks. StorageError, and what agreeing raises."""
         notes: list[str] = []
         error: Exception | None = None
         try:
@@ -128,17 +126,48 @@ class Outlook:
             error = failed
         together(self.group, "opening the places of nodes", error=error)
         self.nodes = find_nodes(self.group, self.places, self.domain)
+        found, lacking = self._gather({}, notes)
+        if lacking:
+            # A commit on one node proves that all have written: where the job died before all had it, it serves the others too.
+            error = None
+            try:
+                if make and self.leads:
+                    for kind, name in self._uncommitted():
+                        if name in found:
+                            self.places[kind].put_commit(name, found[name])
+            except Exception as failed:
+                error = failed
+            together(self.group, "giving nodes the commits that they lack", error=error)
+            found, _ = self._gather(found, notes)
+        self.view = View(self.store, self.places, found)
+
+    def _uncommitted(self) -> list[tuple[str, str]]:
+        """(place's kind, version's name) of what ranks have proved on this node and has no commit here."""
+        return [
+            (kind, name)
+            for kind, place in self.places.items()
+            for name in place.versions()
+            if not place.store.exists(place.commit_key(name)) and place.ranks(name)
+        ]
+
+    def _gather(self, known: dict[str, bytes], notes: list[str]) -> tuple[dict[str, bytes], bool]:
+        """The commits that nodes have, by version's name, and whether one of them lacks one (collective). `known`: commits
+        that count as if they were on this node."""
+        from ...recovery import NodeReport, merge, report
+
         mine: list[Any] = []
-        error = None
+        error: Exception | None = None
         try:
             if self.leads:
                 exclude = [(kind, version, rank) for kind, version, rank, node in self.bad if node == self.node]
-                kept, commits, more = report(self.node, self.domain, list(self.places.values()), exclude=exclude)
+                places = [_with_commits(place, known) if known else place for place in self.places.values()]
+                kept, commits, more = report(self.node, self.domain, places, exclude=exclude)
                 digests = {(v, k.digest) for versions in kept.places.values() for v, k in versions.items()}
                 records = [[version, commits[digest]] for version, digest in sorted(digests)]
                 roots = [[kind, place.root] for kind, place in self.places.items()]
                 versions = sorted({v for v, _ in digests}, reverse=True)
-                mine = [kept.to_wire(), records, [self.node, roots, versions, notes + more]]
+                bare = [name for _, name in self._uncommitted()]
+                mine = [kept.to_wire(), records, bare, [self.node, roots, versions, notes + more]]
         except Exception as failed:
             error = failed
         together(self.group, "asking nodes what they hold", error=error)
@@ -146,16 +175,17 @@ class Outlook:
         told = [body for body in map(msgpack.unpackb, packed or ()) if body]
         found: dict[str, bytes] = {}
         if self.group.rank == 0:
-            self.holdings = merge(NodeReport.from_wire(wire) for wire, _, _ in told)
+            self.holdings = merge(NodeReport.from_wire(wire) for wire, _, _, _ in told)
             self.asked = [
                 Asked(node, tuple((kind, root) for kind, root in roots), tuple(versions), tuple(said))
-                for _, _, (node, roots, versions, said) in told
+                for _, _, _, (node, roots, versions, said) in told
             ]
-            for name, record in (each for _, records, _ in told for each in records):
+            for name, record in (each for _, records, _, _ in told for each in records):
                 found.setdefault(name, record)
-        commits_of = from_root(self.group, "telling what nodes hold", lambda: found)
-        assert isinstance(commits_of, dict)
-        self.view = View(self.store, self.places, commits_of)
+        lacking = any(name in found for _, _, names, _ in told for name in names)
+        answer = from_root(self.group, "telling what nodes hold", lambda: [found, lacking])
+        assert isinstance(answer, list)
+        return answer[0], bool(answer[1])
 
     def _open(self, make: bool, notes: list[str]) -> dict[str, Place]:
         places: dict[str, Place] = {}
@@ -238,61 +268,32 @@ class Outlook:
         return holder.text if holder is not None else ""
 
 
-def deal(ranks: int, slots: Sequence[int]) -> list[int]:
-    """For each of `ranks` ranks the process it would run at: `slots` of the processes in order, what is more dealt to the least
-    crowded, as `holdfast run` does it."""
-    counts = [0] * len(slots)
-    for i, most in enumerate(slots):
-        counts[i] = min(most, ranks - sum(counts))
-    for _ in range(ranks - sum(counts)):
-        at = min(range(len(slots)), key=lambda i: ((counts[i] + 1) / max(slots[i], 1), i))
-        counts[at] += 1
-    return [i for i, count in enumerate(counts) for _ in range(count)]
+class _Committed:
+    """A place's store with commits that stand elsewhere as if they stood there."""
+
+    def __init__(self, store: PosixStore, commits: dict[str, bytes]) -> None:
+        self._store = store
+        self._commits = {Place.commit_key(name): record for name, record in commits.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def get(self, key: str, limit: int) -> bytes:
+        try:
+            return self._store.get(key, limit)
+        except KeyMissingError:
+            if key not in self._commits:
+                raise
+            return self._commits[key]
+
+    def owner_is_me(self, key: str) -> bool:
+        try:
+            return self._store.owner_is_me(key)
+        except KeyMissingError:  # it was found where only this user can write
+            if key not in self._commits:
+                raise
+            return True
 
 
-def foresee(group: Group, url: str, slots: Sequence[int], ranks: int | None, lease: float) -> dict[str, Any]:
-    """What a start on these nodes would resume from (collective): on process 0 `{ranks, plan, lines, asked, in_use}`, else
-    nothing in it. `slots`: ranks for each process's node; `ranks`: as many as the newest version has where None."""
-    from ...recovery import RecoveryPlan
-
-    store, of = identify(group, url)
-    outlook = Outlook(group, store, of)
-    outlook.look()
-
-    def look() -> list[Any]:
-        candidates, lost = outlook.candidates()
-        size = ranks or next((c.ranks for c in candidates), sum(slots))
-        # With another number of ranks a rank needs others' data too: only the run's own store has them all.
-        other = [c for c in candidates if c.ranks != size and not c.stored]
-        for c in other:
-            number = (parse_version(c.link.name) or (0, 0))[0]
-            many = f"{c.ranks} rank{'s' * (c.ranks != 1)}"
-            lost.append(
-                f"version {number} is of {many}, and {size} can go on only from what the run's own store has: "
-                "`holdfast salvage` brings it there"
-            )
-        homes = [outlook.nodes.of[i] for i in deal(size, slots)]
-        same = [c if c.ranks == size else c._replace(refs=()) for c in candidates if c not in other]
-        assert outlook.holdings is not None
-        if len(same) < len(candidates) or any(c.ranks != size for c in same):
-            names = {c.link.name for c in candidates if c.ranks != size}
-            of_size = {key: value for key, value in outlook.holdings.of.items() if key[0] not in names}
-            outlook.holdings = outlook.holdings._replace(of=of_size)
-        found = outlook.plan(same, homes)
-        return [size, found.to_wire(), lost]
-
-    told = from_root(group, "planning", look)
-    assert isinstance(told, list)
-    if group.rank != 0:
-        return {}
-    size, wire, lost = told
-    found = RecoveryPlan.from_wire(wire)
-    number = None if found.version is None else (parse_version(found.version.name) or (0, 0))[0]
-    return {
-        "ranks": size,
-        "version": number,
-        "plan": found.to_body(),
-        "lines": [*found.lines(), *lost],
-        "asked": [{**one._asdict(), "line": one.line()} for one in outlook.asked],
-        "in_use": outlook.in_use(lease),
-    }
+def _with_commits(place: Place, commits: dict[str, bytes]) -> Place:
+    return place._replace(store=cast("PosixStore", _Committed(place.store, commits)))

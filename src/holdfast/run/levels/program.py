@@ -21,10 +21,10 @@ MARK = "holdfast:"  # begins our lines: launchers may put words of their own on 
 
 
 def answer(group: Group, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    """Do what the request asks for (collective): the result, on process 0. See `outlook.foresee`, `salvage.salvage`."""
+    """Do what the request asks for (collective): the result, on process 0. See `foresight.foresee`, `salvage.salvage`."""
     options = load({})
     if request["do"] == "plan":
-        from .outlook import foresee
+        from .foresight import foresee
 
         slots = request.get("slots") or [1] * group.size
         return foresee(group, request["url"], slots, request.get("ranks"), options.lease)

@@ -1,0 +1,392 @@
+"""`plan`, `salvage`, and what `ls`, `verify` and `prune` say of a run with levels: from outside, on one node and on several.
+
+Nodes are directories of this host here: the supervisor is given a launcher that puts each process into its node's environment,
+by the hostfile that it is given, and an agent that answers for a node as long as its directory is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import holdfast
+from holdfast.catalog import read_catalog
+from holdfast.catalog.overview import ON_NODES
+from holdfast.catalog.places import open_place
+from holdfast.engine.verify import Damage
+from holdfast.run.maintenance import verify
+from holdfast.store import open_store
+from holdfast.supervisor import launcher
+
+SOURCES = str(Path(holdfast.__file__).resolve().parent.parent)
+TESTS = Path(__file__).resolve().parent.parent
+STEPS, KILLED = 12, 7
+
+PROGRAM = """
+import os, signal, sys
+from mpi4py import MPI
+import numpy as np
+import holdfast
+
+killed, far, *names = sys.argv[1:]
+comm = MPI.COMM_WORLD
+per = comm.size // len(names) or 1
+name = names[comm.rank // per]
+os.environ["HOLDFAST_NODE_MEMORY"] = os.path.abspath(f"nodes/{name}")
+os.environ["HOLDFAST_FAILURE_DOMAIN"] = name
+levels = [holdfast.memory(), holdfast.xor(), holdfast.global_(every=holdfast.versions(int(far)))]
+with holdfast.open("run", comm=comm, levels=levels, timeout=40) as run:
+    u = run.protect("u", np.zeros(40_000 + 1000 * comm.rank))
+    for step in run.steps(12, every=holdfast.steps(1)):
+        u += step + comm.rank
+        if step == int(killed):
+            run._x.writer.arrive()
+            comm.Barrier()
+            assert run._x.levels.placing.keeper.finish(30)
+            comm.Barrier()
+            os.kill(os.getpid(), signal.SIGKILL)
+    total = comm.gather(float(u[-1]))
+if comm.rank == 0:
+    print("from", run.restored and run.restored.version, "result", *total)
+"""
+
+# Process i of mpirun is on the node that line i of the hostfile names.
+MPIRUN = """#!{python}
+import os, sys
+words = sys.argv[1:]
+at = words.index("--hostfile")
+lines = [line.split() for line in open(words[at + 1])]
+del words[at : at + 2]
+words[words.index("--map-by") + 1] = ":OVERSUBSCRIBE"
+seats = [name for name, slots in lines for _ in range(int(slots.partition("=")[2]))]
+at = words.index({python!r})
+words[at:at] = ["--bind-to", "none", {python!r}, {rank!r}, ",".join(seats)]
+os.execv({mpirun!r}, [{mpirun!r}, *words])
+"""
+
+RANK = """
+import os, runpy, sys
+sys.path.insert(0, {tests!r})
+rank = os.environ["OMPI_COMM_WORLD_RANK"]
+name = sys.argv[1].split(",")[int(rank)]
+os.environ["HOLDFAST_FAILURE_DOMAIN"] = name
+os.environ["HOLDFAST_NODE_MEMORY"] = os.path.abspath(f"nodes/{{name}}")
+who, _, fault = os.environ.get("FAULT", "").partition(":")
+if fault and who == rank:
+    from faults import Faults
+    Faults.parse(fault).__enter__()
+sys.argv[:] = sys.argv[4:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+AGENT = '#!/bin/sh\ntest -d nodes/"$1"\n'
+
+
+@pytest.fixture
+def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A serial run whose version 6 is in this node's memory alone, and version 4 in its store."""
+    monkeypatch.chdir(tmp_path)
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    monkeypatch.setenv("HOLDFAST_NODE_MEMORY", str(memory))
+    text = """
+import os, signal
+import numpy as np
+import holdfast
+levels = [holdfast.memory(), holdfast.global_(every=holdfast.versions(4))]
+run = holdfast.open("heat", levels=levels, keep=holdfast.Keep(last=1))
+u = run.protect("u", np.zeros(1000))
+for step in run.steps(20, every=holdfast.steps(1)):
+    u += 1
+    if step in (1, 4, 6):
+        run._x.writer.arrive()
+        assert run._x.levels.placing.keeper.finish(30)
+    if step == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = {**os.environ, "PYTHONPATH": SOURCES}
+    done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return "heat"
+
+
+def gone() -> None:
+    shutil.rmtree(f"memory/holdfast-{os.geteuid()}")
+
+
+def tree(*roots: str) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for root in roots for p in Path(root).rglob("*") if p.is_file()}
+
+
+# -- one node ----------------------------------------------------------------------------------
+
+
+def test_ls_tells_the_levels(one, document, invoke):
+    found = document("ls", one)
+    assert found["lineage"][0] == 6 and found["places"] == [["memory", str(Path("memory").resolve())]]
+    levels = {v["number"]: v["levels"] for v in found["versions"]}
+    assert levels[6] == ["memory"]
+    assert levels[4][-1] == "global"
+    done = invoke("ls", one)
+    assert f"{one}: resumable, at version 6 (step 6)" in done.stdout
+    assert "levels" in done.stdout and "as node" in done.stderr
+    gone()
+    found = document("ls", one)
+    assert found["lineage"][0] == 4 and found["places"] == []
+    assert "has no place of this run" in invoke("ls", one).stderr
+
+
+def test_ls_of_a_run_without_levels(run, document, invoke):
+    found = document("ls", run)
+    assert {tuple(v["levels"]) for v in found["versions"]} == {("global",)} and found["places"] is None
+    done = invoke("ls", run)
+    assert "levels" not in done.stdout + done.stderr
+
+
+def test_plan_and_salvage(one, document, invoke):
+    before = tree(one, "memory")
+    done = invoke("plan", one)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == ["version 6, 1 rank:", "  rank 0: own node's memory"]
+    assert "version 6" in done.stderr and "memory in" in done.stderr
+    found = document("plan", one)
+    assert (found["version"], found["in_use"], found["silent"]) == (6, None, [])
+    assert found["plan"]["sources"] == {"own": 1, "move": 0, "rebuild": 0, "global": 0}
+    assert found["asked"][0]["versions"][0] == "00000006-a000001"
+    found = document("plan", one, "-n", 2)
+    assert found["version"] == 4 and "version 6 is of 1 rank, and 2 can go on only" in " ".join(found["lines"])
+    assert tree(one, "memory") == before
+    done = invoke("salvage", one)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == "heat: the next start goes on from version 6 (step 6), which is in the run's own store now\n"
+    assert "copies" in done.stderr
+    after = tree(one, "memory")
+    found = document("salvage", one)
+    assert (found["version"], found["copied"], found["attempt"]) == (None, [], None)
+    assert "the run's own store has version 6 already" in found["message"]
+    assert tree(one, "memory") == after
+    gone()
+    assert document("ls", one)["lineage"][0] == 6
+    assert verify(one) == []
+
+
+def test_what_is_not_in_use_can_be_taken_over(one, invoke, document):
+    with holdfast.open(one):
+        done = invoke("salvage", one)
+        assert (done.exit_code, "is in use: attempt 2 lives here" in done.stderr) == (1, True)
+        assert "attempt 2 lives here" in document("plan", one)["in_use"]
+
+
+def test_what_is_on_nodes_only_is_no_damage(one, invoke, document):
+    """The next start goes on from what memory has, and is killed before anything of its own is in the run's store."""
+    text = "import os, signal, holdfast, numpy as np\n" + (
+        "run = holdfast.open('heat', levels=[holdfast.memory()])\n"
+        "u = run.protect('u', np.zeros(1000))\n"
+        "for step in run.steps(20, every=holdfast.steps(100)):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": SOURCES}
+    done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert document("ls", one)["lineage"][0] == 6
+    gone()
+    found = {v["number"]: v for v in document("ls", one)["versions"]}
+    assert (found[6]["status"], found[6]["problem"], found[6]["levels"]) == ("nodes", ON_NODES, [])
+    done = invoke("verify", one)
+    assert done.exit_code == 0 and "every version in the run's own store is whole" in done.stdout
+    assert "version 6 is on nodes only, or lost with them" in done.stderr
+    found = document("verify", one)
+    assert (found["whole"], found["damages"], found["nodes"]) == (True, [], [6])
+    assert invoke("verify", one, 6).exit_code == 0
+
+
+def test_prune_does_not_abandon_what_nodes_hold(one, invoke, document):
+    done = invoke("prune", one, "--keep", 1)
+    assert done.exit_code == 0, done.stderr
+    assert document("plan", one)["version"] == 6
+    assert document("salvage", one)["version"] == 6
+    assert document("ls", one)["lineage"][0] == 6
+
+
+def test_prune_cleans_places_that_nobody_comes_back_to(one, invoke, document):
+    for name in ("gone", "here"):
+        with holdfast.open(name, levels=[holdfast.memory()]) as run:
+            u = run.protect("u", np.zeros(100))
+            for _ in run.steps(3, every=holdfast.steps(1)):
+                u += 1
+    # A place of a run that is gone, and one that a complete run has left.
+    places = Path(f"memory/holdfast-{os.geteuid()}")
+    (kept,) = places.iterdir()
+    for name in ("gone", "here"):
+        open_place("memory", "memory", document("ls", name)["run"], create=True, where=str(Path(name).resolve()))
+    shutil.rmtree("gone")
+    found = document("prune", "here", "--dry-run")
+    assert sorted(one["why"].split(" ")[-1] for one in found["places"]) == ["complete", "gone"]
+    assert len(list(places.iterdir())) == 3
+    done = invoke("prune", "here")
+    assert done.stdout.count(": removed, ") == 2
+    assert list(places.iterdir()) == [kept]
+    assert document("prune", "here")["places"] == []
+
+
+# -- several nodes -----------------------------------------------------------------------------
+
+
+class Nodes:
+    """Nodes n0, n1, …, and the commands as a user of the first has them."""
+
+    def __init__(self, directory: Path, mpirun: str, count: int) -> None:
+        self.directory, self.mpirun = directory, mpirun
+        self.names = [f"n{i}" for i in range(count)]
+        for name in self.names:
+            (directory / "nodes" / name).mkdir(parents=True)
+        (directory / "hosts").write_text("".join(f"{name} slots=1\n" for name in self.names))
+        (directory / "program.py").write_text(PROGRAM)
+        values = {"python": sys.executable, "mpirun": mpirun, "rank": str(directory / "rank.py"), "tests": str(TESTS)}
+        (directory / "rank.py").write_text(RANK.format(**values))
+        for name, text in (("mpirun", MPIRUN.format(**values)), ("agent", AGENT)):
+            (directory / name).write_text(text)
+            (directory / name).chmod(0o755)
+        shim = f"launcher.Mpi({str(directory / 'mpirun')!r}, 'openmpi', 5, 'Open MPI')"
+        (directory / "driver.py").write_text(
+            "import sys\nfrom holdfast.cli.app import holdfast\nfrom holdfast.supervisor import launcher\n"
+            f"launcher.find_mpi = lambda path: {shim}\nholdfast(sys.argv[1:], prog_name='holdfast')\n"
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PYTHONPATH": SOURCES}
+        agent = {"PRTE_MCA_plm_ssh_agent": str(self.directory / "agent"), "OMPI_MCA_mpi_yield_when_idle": "1"}
+        return {**os.environ, **own, **agent}
+
+    def program(self, ranks: int, killed: int, far: int = 100, names: list[str] | None = None) -> str:
+        words = [self.mpirun, "--oversubscribe", "--bind-to", "none", "-n", str(ranks), sys.executable, "program.py"]
+        words += [str(killed), str(far), *(names or self.names)]
+        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=90)
+        assert (done.returncode == 0) == (killed < 0), done.stdout + done.stderr
+        return done.stdout
+
+    def command(self, *words: object, fault: str = "", code: int = 0) -> tuple[dict[str, Any], str]:
+        """(the JSON document, what was written on stderr)."""
+        words = (sys.executable, "driver.py", *words, "--hostfile", "hosts", "--json")
+        environment = {**self.environment, "FAULT": fault}
+        done = subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True, timeout=90)
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stdout) if code == 0 else {}, done.stderr
+
+    def lose(self, *names: str) -> None:
+        for name in names:
+            shutil.rmtree(self.directory / "nodes" / name)
+
+    def file(self, name: str, pattern: str) -> Path:
+        (found,) = (self.directory / "nodes" / name).rglob(pattern)
+        return found
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    mpirun = launcher.find_mpi(os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])).path
+    return lambda count: Nodes(tmp_path, mpirun, count)
+
+
+def result(ranks: int) -> list[float]:
+    return [float(sum(step + rank for step in range(STEPS))) for rank in range(ranks)]
+
+
+def whole() -> list[Damage]:
+    return verify("run")
+
+
+def test_a_lost_node_is_salvaged_around(nodes):
+    cluster = nodes(3)
+    cluster.program(3, KILLED)
+    cluster.lose("n1")
+    found, _ = cluster.command("plan", "run", "-n", 3)
+    assert found["version"] == KILLED and found["silent"] == ["n1"]
+    assert found["plan"]["sources"]["rebuild"] >= 1
+    assert [one["node"] for one in found["asked"]] == ["n0", "n2"]
+    found, told = cluster.command("salvage", "run")
+    assert (found["version"], found["step"]) == (KILLED, KILLED)
+    assert "rank 1: rebuilt from what the set of ranks 0-2 holds in memory" in told
+    assert "node n0: version" in told
+    assert whole() == []
+    found, _ = cluster.command("salvage", "run")
+    assert found["version"] is None and "already" in found["message"]
+    shutil.rmtree("nodes")
+    for name in cluster.names:
+        (cluster.directory / "nodes" / name).mkdir(parents=True)
+    assert cluster.program(3, -1).split() == ["from", str(KILLED), "result", *map(str, result(3))]
+
+
+def test_too_many_lost_nodes(nodes):
+    """What the run's own store has is told as what remains, with the ranks that are lost."""
+    cluster = nodes(3)
+    cluster.program(3, KILLED, far=4)
+    stored = newest_stored()
+    cluster.lose("n1", "n2")
+    before = tree("run")
+    found, told = cluster.command("salvage", "run")
+    assert found["version"] is None and found["attempt"] is None
+    assert f"has version {stored} already" in found["message"] and "newer ones can't be had" in found["message"]
+    assert f"version {KILLED} passed over: ranks 1-2 can't be had" in told
+    assert tree("run") == before
+
+
+def newest_stored() -> int:
+    return read_catalog(open_store("run", create=False, read_only=True)).lineage[0].number
+
+
+def test_damage_and_a_missing_commit_are_gone_around(nodes):
+    cluster = nodes(3)
+    cluster.program(3, KILLED)
+    data = cluster.file("n2", f"{KILLED:08d}-*/data/r000002")
+    data.chmod(0o600)
+    with data.open("r+b") as f:
+        f.seek(5000)
+        f.write(b"damage")
+    cluster.file("n0", f"{KILLED:08d}-*/commit").unlink()
+    found, _ = cluster.command("plan", "run")
+    assert (found["version"], found["plan"]["sources"]["own"]) == (KILLED, 3 * len(found["plan"]["takes"]))
+    found, told = cluster.command("salvage", "run")
+    assert found["version"] == KILLED
+    assert "damaged at byte" in told and "rank 2: rebuilt" in told
+    assert whole() == []
+
+
+def test_several_ranks_on_a_node_and_a_node_without_anything(nodes):
+    cluster = nodes(3)
+    cluster.program(4, KILLED, names=["n0", "n1"])
+    found, told = cluster.command("salvage", "run")
+    assert found["version"] == KILLED and whole() == []
+    assert "node n2: nothing can be had from it" in told
+    assert {one["node"]: len(one["places"]) for one in found["asked"]} == {"n0": 1, "n1": 1, "n2": 0}
+    assert not list((cluster.directory / "nodes" / "n2").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("1:kill at=1 name=pwrite path=nodes", id="while it rebuilds"),
+        pytest.param("1:kill at=1 name=pwrite path=run/versions", id="while it copies"),
+        pytest.param("0:kill at=1 name=link path=run/versions", id="before an index"),
+        pytest.param("0:error at=2 name=pwrite path=run/versions errno=ENOSPC", id="no room"),
+    ],
+)
+def test_a_second_salvage_succeeds(nodes, fault):
+    cluster = nodes(3)
+    cluster.program(3, KILLED)
+    cluster.lose("n0")
+    _, told = cluster.command("salvage", "run", fault=fault, code=1)
+    assert ("without a word" in told) == ("kill" in fault), told
+    found, told = cluster.command("salvage", "run")
+    assert found["version"] == KILLED, told
+    assert whole() == []
