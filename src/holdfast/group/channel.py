@@ -50,6 +50,10 @@ class SerialChannel:
 
     rank, size = 0, 1
 
+    def another(self, timeout: float) -> SerialChannel:
+        """As `MPIChannel.another`."""
+        return self
+
     def send(self, dest: int, data: Bytes) -> Moving:
         raise UsageError(f"There is no rank {dest} to send to; this process is alone.")
 
@@ -73,6 +77,11 @@ class MPIChannel:
             others = [r for r in range(self.size) if r != self.rank]
             raise deadline_error("duplicating the communicator", self.rank, others, timeout, one_of=True)
         self._comm.Set_errhandler(MPI.ERRORS_RETURN)
+
+    def another(self, timeout: float) -> MPIChannel:
+        """A new one for the same ranks, where a call on this one has failed (collective; by any thread: the program's own
+        communicator is not used, on which the program may just be making a collective call)."""
+        return MPIChannel(self._comm, timeout)
 
     def send(self, dest: int, data: Bytes) -> Moving:
         return _Moving(self, dest, lambda: self._comm.Isend([data, self._mpi.BYTE], dest, _TAG), data)

@@ -17,7 +17,7 @@ from ...store.owned import same_file_system
 from .nodes import Nodes, domain_of, find_nodes, memory_root
 
 if TYPE_CHECKING:
-    from ...group.channel import Channel
+    from ...group.channel import Channel, MPIChannel, SerialChannel
 
 log = logging.getLogger("holdfast")
 
@@ -51,7 +51,8 @@ class Ladder:
         self.redundancy = next((level for level in levels if level.kind == "rs"), None)
         self.stored = next((level for level in levels if level.kind == "global"), None)
         self.sets: list[tuple[int, ...]] = []
-        self._channel: Channel | None = None
+        self._channel: MPIChannel | SerialChannel | None = None
+        self._spoilt = False  # a call on the channel has failed
         if self.redundancy is not None and self.first is not None:
             self.redundancy, self.sets = _deal(group, self.redundancy, nodes.domains, again or chosen)
 
@@ -71,21 +72,26 @@ class Ladder:
         levels = (self.first, self.second, self.redundancy, self.stored)
         return [level.name for level in levels if level is not None]
 
-    def channel(self) -> Channel:
-        """For data between ranks (making one is collective). By one thread at a time."""
-        if self._channel is None:
-            from ...group.channel import MPIChannel, SerialChannel
+    def open_channel(self) -> None:
+        """Make the channel (collective, in the program's thread: it is a duplicate of the program's communicator)."""
+        from ...group.channel import MPIChannel, SerialChannel
 
-            if isinstance(self.group, SerialGroup):
-                self._channel = SerialChannel()
-            else:
-                comm: Any = self.group.comm
-                self._channel = MPIChannel(comm, self.timeout)
+        if isinstance(self.group, SerialGroup):
+            self._channel = SerialChannel()
+        else:
+            comm: Any = self.group.comm
+            self._channel = MPIChannel(comm, self.timeout)
+
+    def channel(self) -> Channel:
+        """For data between ranks, by one thread at a time (collective where a call has failed before)."""
+        assert self._channel is not None
+        if self._spoilt:
+            self._channel, self._spoilt = self._channel.another(self.timeout), False
         return self._channel
 
     def drop_channel(self) -> None:
         """A call on it has failed: the next one needs another (on all ranks alike)."""
-        self._channel = None
+        self._spoilt = True
 
     def switch_off(self, why: str) -> None:
         """Versions go to the run's own store from now on (on all ranks alike)."""
@@ -130,6 +136,7 @@ def climb(
     if not places and all(level.kind == "global" for level in wanted):
         return None
     ladder = Ladder(group, places, nodes, wanted, chosen, timeout, bool(known))
+    ladder.open_channel()
     _warn(ladder, where)
     return ladder
 
