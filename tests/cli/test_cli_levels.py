@@ -84,8 +84,12 @@ who, _, fault = os.environ.get("FAULT", "").partition(":")
 if fault and who == rank:
     from faults import Faults
     Faults.parse(fault).__enter__()
-sys.argv[:] = sys.argv[4:]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+sys.argv[:] = sys.argv[3:]
+if sys.argv[0] == "-m":
+    sys.argv[:] = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 AGENT = '#!/bin/sh\ntest -d nodes/"$1"\n'
@@ -341,8 +345,8 @@ def test_too_many_lost_nodes(nodes):
     assert tree("run") == before
 
 
-def newest_stored() -> int:
-    return read_catalog(open_store("run", create=False, read_only=True)).lineage[0].number
+def newest_stored(run: str = "run") -> int:
+    return read_catalog(open_store(run, create=False, read_only=True)).lineage[0].number
 
 
 def test_damage_and_a_missing_commit_are_gone_around(nodes):
@@ -390,3 +394,58 @@ def test_a_second_salvage_succeeds(nodes, fault):
     found, told = cluster.command("salvage", "run")
     assert found["version"] == KILLED, told
     assert whole() == []
+
+
+# -- holdfast run gives up ---------------------------------------------------------------------
+
+
+def test_a_job_that_is_given_up_is_salvaged(nodes):
+    cluster = nodes(3)
+    words = ["run", "-n", "3", "--hostfile", "hosts", "--max-restarts", "0", "--", sys.executable, "program.py"]
+    words = [sys.executable, "driver.py", *words, str(KILLED), "100", *cluster.names]
+    done = subprocess.run(words, env=cluster.environment, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 89, done.stderr
+    *_, last = done.stderr.splitlines()
+    assert last.startswith(f"holdfast: run: the next start goes on from version {KILLED} (step {KILLED})"), done.stderr
+    assert newest_stored() == KILLED and whole() == []
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_serial_program_that_is_given_up(one, broken, tmp_path, capfd):
+    from holdfast.supervisor import Plan, supervise
+
+    text = (
+        "import os, signal, numpy as np, holdfast\n"
+        "run = holdfast.open('heat')\nu = run.protect('u', np.zeros(1000))\n"
+        "for step in run.steps(20, every=holdfast.steps(100)):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    Path("program.py").write_text(text)
+    if broken:
+        (next(Path("memory").rglob("data/r000000"))).chmod(0o600)
+        with next(Path("memory").rglob("data/r000000")).open("r+b") as f:
+            f.write(b"damage")
+    assert supervise(Plan(("program.py",), max_restarts=0)) == 89
+    told = capfd.readouterr().err
+    if broken:
+        assert newest_stored("heat") == 4
+        assert "the run's own store has version 4 already" in told, told
+    else:
+        assert newest_stored("heat") == 6
+        assert "heat: the next start goes on from version 6 (step 6)" in told, told
+
+
+def test_a_salvage_that_fails_is_told(one, monkeypatch, capsys):
+    from holdfast.supervisor import surviving
+
+    said: list[str] = []
+    with holdfast.open(one):
+        surviving.salvage_after([str(Path(one).resolve())], None, said.append)
+    assert "heat was not salvaged: The run" in said[0] and "is in use" in said[0]
+    assert said[1] == "what nodes hold of it may still be had: `holdfast salvage heat`"
+    monkeypatch.setattr(surviving, "_MODULE", "holdfast.nothing_of_this_name")
+    said.clear()
+    surviving.salvage_after([str(Path(one).resolve())], None, said.append)
+    assert "ended (exit code 1) without a word" in said[0]
+    said.clear()
+    surviving.salvage_after([str(Path(one).resolve())], None, said.append, hurry=lambda: True)
+    assert "was not salvaged" in said[0]

@@ -33,7 +33,12 @@ class Roster(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Every node that there is, lost ones too: one that comes back can be a spare."""
-        return [*(seat.host.name for seat in self.used), *(host.name for host in (*self.reserve, *self.lost))]
+        return [host.name for host in self.hosts]
+
+    @property
+    def hosts(self) -> list[Host]:
+        """As `names`."""
+        return [*(seat.host for seat in self.used), *self.reserve, *self.lost]
 
     def text(self, kind: str) -> str:
         """The nodes in use as a hostfile for the launcher `kind` ("openmpi" or "mpich").

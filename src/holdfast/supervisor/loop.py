@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, replace
 
 from ..errors import UsageError
-from . import account, facts, hosts, launcher, reach
+from . import account, facts, hosts, launcher, reach, surviving
 from .child import Signals
 from .execution import HOSTFILE, Running, State
 from .folder import meeting_place
@@ -59,7 +59,8 @@ def supervise(plan: Plan) -> int:
             told.say(complaint)
         supervisor = _Supervisor(plan, State(command, told, signals, folder, plan.grace, roster, away))
         verdict = supervisor.run()
-    told.verdict(verdict, supervisor.executions)
+        told.verdict(verdict, supervisor.executions)
+        supervisor.salvage()
     if plan.report and supervisor.executions:
         content = account.report(verdict, supervisor.executions, command.mpi is None)
         if complaint := account.write_report(plan.report, content):
@@ -117,6 +118,25 @@ class _Supervisor:
             state.told.died(execution, state.serial)
             for line in lines:
                 state.told.say(line)
+
+    def salvage(self) -> None:
+        """Brings to the runs' own stores what nodes still hold of those that are given up: soon the nodes may be others'.
+
+        A run whose program left in good order has its last version there.
+        """
+        state = self.state
+        placed = {run.url for execution in self.executions for run in execution.runs if run.places}
+        last = self.executions[-1].runs if self.executions else ()
+        left = [run for run in last if run.url in placed and not run.complete and run.rival is None]
+        urls = [run.url for run in left if run.end is None or run.end.outcome not in ("interrupted", "closed")]
+        if urls and state.away and state.roster is None:
+            state.told.say("its nodes may hold newer versions: `holdfast salvage --hostfile` brings them to the run's store")
+        elif urls:
+            hosts = None if state.roster is None else state.roster.hosts
+            surviving.salvage_after(
+                urls, hosts, state.told.say, ended=state.ended, mpi_args=self.plan.mpi_args,
+                hurry=lambda: state.signals.pending > 0,
+            )  # fmt: skip
 
     def _look_for_nodes(self) -> tuple[tuple[str, ...], list[str]]:
         """Asks all nodes and puts others in the place of those in use that give no answer: the names of these, and

@@ -123,8 +123,8 @@ def salvage_after(
 
             request = {"do": "salvage", "url": url}
             result = ask(request, there, heard, ended=ended, mpi_args=mpi_args, hurry=hurry)
-        except HoldfastError as error:
-            say(f"{shown(url)} was not salvaged: {error.message}")
+        except (HoldfastError, OSError) as error:  # the program's outcome stands, whatever becomes of this
+            say(f"{shown(url)} was not salvaged: {error.message if isinstance(error, HoldfastError) else error}")
             say(f"what nodes hold of it may still be had: `holdfast salvage {shown(url)}`")
             continue
         if result["version"] is not None or result["lines"]:
