@@ -1,6 +1,6 @@
 """`make campaign`: many runs with many faults (docs/campaign.md). Exit status 1 if anything failed or could not be done.
 
-    python tests/campaign/run.py [--parts A,B,C,D,E] [--runs N] [--seed S] [--quick]
+    python tests/campaign/run.py [--parts A,B,C,D,E,F] [--runs N] [--seed S] [--quick]
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import holdfast  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from campaign import flights, heat_kills, serial_kills, syscall_points  # noqa: E402
+from campaign import flights, heat_kills, levels, serial_kills, syscall_points  # noqa: E402
 
 Tell = Callable[[str], None]
 Part = Callable[[Path, argparse.Namespace, Tell], dict[str, Any]]
@@ -91,18 +91,23 @@ def part_e(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
     return flights.campaign(tell, args.quick)
 
 
+def part_f(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
+    return levels.campaign(base, tell, args.quick)
+
+
 PARTS: dict[str, tuple[str, Part]] = {
     "B": ("system calls of one checkpoint", part_b),
     "C": ("power loss", part_c),
     "D": ("a serial program killed", part_d),
     "E": ("versions in flight", part_e),
     "A": ("heat on 4 ranks killed", part_a),
+    "F": ("nodes with levels killed", part_f),
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Many runs with many faults; see docs/campaign.md.")
-    parser.add_argument("--parts", default="A,B,C,D,E", help="which (A,B,C,D,E)")
+    parser.add_argument("--parts", default="A,B,C,D,E,F", help="which (A,B,C,D,E,F)")
     parser.add_argument("--runs", type=int, help="runs of part A (50)")
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--quick", action="store_true", help="a sample of each part")

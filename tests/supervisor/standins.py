@@ -100,9 +100,10 @@ class Nodes:
 
 
 @contextmanager
-def nodes(directory: Path, count: int, simulated: bool) -> Iterator[Nodes]:
-    """`count` nodes, down at the end with whatever runs on them; simulated too where namespaces are refused."""
-    cluster = Cluster(directory / "cluster", nodes=count, shm=SHM, simulated=simulated)
+def nodes(directory: Path, count: int, simulated: bool, shm: int = SHM) -> Iterator[Nodes]:
+    """`count` nodes with `shm` bytes of memory each, down at the end with whatever runs on them; simulated too where
+    namespaces are refused."""
+    cluster = Cluster(directory / "cluster", nodes=count, shm=shm, simulated=simulated)
     try:
         cluster.up()
     except RefusedError:
