@@ -189,8 +189,9 @@ class Placing:
                 if name in needed and commit is not None:
                     needed |= {link.name for link in commit.refs}
             old = [name for name in reversed(names) if name not in needed]
-            own = {name for name in place.versions() if (parse_version(name) or (0, 0))[1] < self.attempt}
-            old += sorted(own - set(self.lineage))  # of attempts before, which do not count any more
+            there = {name for name in place.versions() if (parse_version(name) or (0, 0))[1] <= self.attempt}
+            # Of attempts before, which do not count any more; and what failed here and could not be removed then.
+            old += sorted(there - set(self.lineage))
             for name in old:
                 look_for_fence(self.store, self.attempt)
                 place.check_fence(self.attempt)
