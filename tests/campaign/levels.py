@@ -175,6 +175,13 @@ def judge(job: Heat, scene: Scene, told: int, stored: list[int], since: str) -> 
     problems += [f"damage: {damage}" for damage in maintenance.verify(job.base / "run")]
     if left := [path for name in job.standins.cluster.nodes() for path in _left(job, name)]:
         problems.append(f"a complete run left {left[:4]} on its nodes")
+    if scene.levels and not scene.then.startswith("everything"):  # a new supervisor knows nothing of what was before
+        if not re.search(
+            r"^holdfast: run goes on from version \d+ \(step \d+\); .* of work lost$", job.err, re.MULTILINE
+        ):
+            problems.append("the supervisor does not say from where it goes on")
+        if not re.search(r"^holdfast: [12] restarts?, [\d.]+ m?s of work lost$", job.err, re.MULTILINE):
+            problems.append("the supervisor does not say in the end what was lost")
     return problems + judge_resume(scene, job.placements(), told, stored, since)
 
 

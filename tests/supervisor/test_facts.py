@@ -7,7 +7,9 @@ from dataclasses import replace
 from holdfast.catalog import Attempt, Base, Catalog, End, Version, current
 from holdfast.format import Link
 from holdfast.supervisor import facts
-from holdfast.supervisor.facts import Opened, facts_of, read_report
+from holdfast.supervisor.account import Account
+from holdfast.supervisor.facts import Execution, Opened, RunFacts, facts_of, read_report
+from holdfast.supervisor.judge import Verdict
 
 ME = current()
 DEAD = replace(ME, start=ME.start - 1)
@@ -92,8 +94,41 @@ def test_what_it_went_on_from_and_whether_nodes_have_places():
     assert (without.based, without.places) == (7, False)
 
 
+def test_what_is_learnt_from_where_the_next_attempt_goes_on():
+    one = RunFacts("/r", 1, version=2, safe=102.0, places=True)
+    ended = Execution(1, 100.0, 110.0, 137, (one, RunFacts("/s", 1, safe=101.0)))
+    assert ended.lost == 9
+    settled = [Opened("/r", 2), Opened("/r", 2, True, 9, 90, 109.5), Opened("/r", 3, True, 3, 30, 103.0)]
+    found = facts.learn(ended, settled)
+    assert [(run.safe, run.known) for run in found.runs] == [(109.5, True), (101.0, False)]
+    assert facts.learn(found, [Opened("/r", 4, True, 1, 10, 101.0)]) == found
+    again = facts.learn(replace(ended, runs=(one,)), [Opened("/r", 2, True)])  # nothing was left
+    assert again.lost == 10
+
+
+def test_the_account_of_what_nodes_held(capsys):
+    one = RunFacts("/r", 1, places=True)
+    ended = Execution(1, 100.0, 110.0, 137, (one,))
+    last = Execution(2, 112.0, 120.0, 0, (RunFacts("/r", 2, complete=True, places=True),))
+    account = Account()
+    account.died(ended, serial=False)
+    settled = Opened("/r", 2, True, 9, 90, 109.5)
+    known = facts.learn(ended, [settled])
+    account.resumed(settled, known)
+    account.verdict(Verdict("complete", 0, "complete."), [known, last])
+    account.verdict(Verdict("complete", 0, "complete."), [ended, last])
+    _, first, resumed, _, exact, _, bound = capsys.readouterr().err.splitlines()
+    assert "if the nodes still hold one; at most 10.0 s of work lost" in first
+    assert resumed == "holdfast: /r goes on from version 9 (step 90); 500.0 ms of work lost"
+    assert exact == "holdfast: 1 restart, 500.0 ms of work lost"
+    assert bound == "holdfast: 1 restart, at most 10.0 s of work lost"
+
+
 def test_the_programs_report(tmp_path):
     path = tmp_path / "report"
     assert read_report(str(path)) == []
     path.write_text('{"url": "/r", "attempt": 3}\nnot ours\n[]\n{"url": "/s", "attempt": 1}\n{"url": "/t", "att')
     assert read_report(str(path)) == [Opened("/r", 3), Opened("/s", 1)]
+    line = '{"url": "/r", "attempt": 3, "settled": true, "version": 4, "step": null, "stored": 5.5}'
+    path.write_text(line + "\n" + line.replace(', "stored": 5.5', "") + "\n")
+    assert read_report(str(path)) == [Opened("/r", 3, True, 4, None, 5.5)]

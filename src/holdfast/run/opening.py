@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +20,7 @@ from ..policy import Keep
 from ..store import KeyMissingError, Store, open_store
 from .execution import Execution
 from .fencing import Heartbeat, fence
+from .reporting import report_begun
 from .resume import Resume
 from .run import Run
 
@@ -131,7 +131,7 @@ def _open(
     if group.rank == 0:
         heartbeat = Heartbeat(store, lambda: execution.writer.attempt, options.lease)
         execution.closers.append(heartbeat.stop)
-        _report(where, attempt)
+        report_begun(where, attempt)
     return execution
 
 
@@ -265,23 +265,6 @@ def _difference(stored: dict[str, Any], given: dict[str, Any]) -> str:
         "The run was made with other parameters:\n" + "\n".join(lines) + "\nNothing was changed. Start the program with the "
         "stored ones, use another run, or accept with holdfast.open(..., params_changed='accept')."
     )
-
-
-def _report(where: str, attempt: int) -> None:
-    """Tell the supervisor, if there is one, which run this program has opened."""
-    path = os.environ.get("HOLDFAST_REPORT")
-    if not path:
-        return
-    line = json.dumps({"url": where, "attempt": attempt}) + "\n"
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        print(f"holdfast: the supervisor can't be told of the run: {error}", file=sys.stderr)
-        return
-    try:
-        os.write(fd, line.encode())
-    finally:
-        os.close(fd)
 
 
 def _where(store: Store) -> str:

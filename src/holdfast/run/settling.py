@@ -13,6 +13,7 @@ from ..errors import HoldfastError, StorageError, UsageError
 from ..format.keys import COMMIT_NAME
 from ..group import from_root, together
 from ..units import bytes_text
+from .reporting import report_settled
 from .resume import Restored
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def settle(x: Execution) -> None:
             x.writer.state = commit.state
     x.settled = True
     if not x.readonly:
+        if x.group.rank == 0:
+            report_settled(x.url, x.writer.attempt, commit)
         with suppress(Exception):  # what can't be captured is told by the checkpoint, to all ranks
             x.writer.capturing.prepare([entry.item() for entry in x.objects if entry.bulky])
     if x.group.rank == 0 and x.restored is not None:

@@ -39,6 +39,12 @@ class Account:
     def opened(self, one: Opened, base: str) -> None:
         self.say(f"attempt {one.attempt} of {shown(one.url)} {base}")
 
+    def resumed(self, one: Opened, before: Execution) -> None:
+        """From where an attempt goes on, after `before`, whose nodes may have held more than the run's own store."""
+        place = f"goes on from version {one.version}" if one.version is not None else "starts from the beginning"
+        step = "" if one.step is None else f" (step {one.step})"
+        self.say(f"{shown(one.url)} {place}{step}; {_lost(before.lost, [before])}")
+
     def died(self, execution: Execution, serial: bool) -> None:
         """Tells of an execution after which another is to come: what it died of, what is resumed, what is lost."""
         seconds = seconds_text(execution.ended - execution.began)
@@ -59,18 +65,18 @@ class Account:
         self.say(verdict.message)
         restarts = len(executions) - 1
         if restarts > 0:
-            lost = _lost(lost_seconds(executions), executions)
+            lost = _lost(lost_seconds(executions), executions[:-1])
             self.say(f"{restarts} restart{'s' * (restarts != 1)}, {lost}")
 
 
 def lost_seconds(executions: Sequence[Execution]) -> float:
-    """Seconds of work that were done twice: those lost by every execution but the last. At most, where nodes held newer
-    versions than the run's own store."""
+    """Seconds of work that were done twice: those lost by every execution but the last. At most, where nodes may have held
+    newer versions than the run's own store, and it was never learnt."""
     return sum(e.lost for e in executions[:-1])
 
 
 def _lost(seconds: float, executions: Sequence[Execution]) -> str:
-    bound = "at most " if any(run.places for e in executions for run in e.runs) else ""
+    bound = "at most " if any(run.places and not run.known for e in executions for run in e.runs) else ""
     return f"{bound}{seconds_text(seconds)} of work lost"
 
 

@@ -33,7 +33,8 @@ class State:
     last checkpoint), the nodes, what was asked, which runs are known.
 
     `away`: ranks may be on other hosts, where we see none of them; `until`: monotonic time at which the grace of
-    a request ends; `urls`: runs that any start has opened, in order; `ended`: names of the starts that are over.
+    a request ends; `urls`: runs that any start has opened, in order; `ended`: names of the starts that are over; `last`: the
+    one before, from which nodes may hold more than the runs' own stores.
     """
 
     command: launcher.Command
@@ -47,6 +48,7 @@ class State:
     until: float = float("inf")
     urls: dict[str, None] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
+    last: facts.Execution | None = None
 
     @property
     def serial(self) -> bool:
@@ -148,7 +150,16 @@ class Running:
             self.processes = []  # unreadable: signals then go through what was started
         self.watch.add(self.processes)
         for one in new:
-            self.owner.told.opened(one, "has begun")
+            if not one.settled:
+                self.owner.told.opened(one, "has begun")
+            elif self.owner.last is not None:
+                self._learn(self.owner.last, one)
+
+    def _learn(self, last: facts.Execution, one: facts.Opened) -> None:
+        """What was lost with the last start is known now; it was told already, if all versions are in the run's own store."""
+        self.owner.last = facts.learn(last, [one])
+        if any(run.url == one.url and run.places and not run.known for run in last.runs):
+            self.owner.told.resumed(one, self.owner.last)
 
     def _ask(self, child: Child, number: signal.Signals) -> None:
         """Asks every rank once for a last checkpoint.

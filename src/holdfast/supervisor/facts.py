@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..catalog import Attempt, Catalog, End, Process, Version, read_catalog
 from ..catalog.eviction import abandoned
@@ -15,10 +15,15 @@ from ..store import open_store
 
 @dataclass(frozen=True)
 class Opened:
-    """The program's word that it began attempt `attempt` of the run at `url`."""
+    """The program's word that it began attempt `attempt` of the run at `url`; once it has `settled` from which version it
+    goes on: its number and step, and when it was `stored` (seconds since 1970); None: from the beginning."""
 
     url: str
     attempt: int
+    settled: bool = False
+    version: int | None = None
+    step: int | None = None
+    stored: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class RunFacts:
     newest of the lineage; `gained`: versions of the lineage that this execution wrote; `safe`: when the state
     that would be resumed from was stored (seconds since 1970), None if there is none. All of this is told from the run's
     own store. `places`: nodes may hold newer versions; `based`: number of the version that attempt `attempt` went on
-    from, wherever it was, None if from the beginning or not known.
+    from, wherever it was, None if from the beginning or not known; `known`: `safe` is of what was gone on from afterwards,
+    wherever that was.
     """
 
     url: str
@@ -45,6 +51,7 @@ class RunFacts:
     safe: float | None = None
     places: bool = False
     based: int | None = None
+    known: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,10 +93,24 @@ def read_report(path: str) -> list[Opened]:
     for line in lines:
         try:
             value = json.loads(line)
-            found.append(Opened(str(value["url"]), int(value["attempt"])))
+            one = Opened(str(value["url"]), int(value["attempt"]))
+            if value.get("settled"):
+                number, step, stored = value["version"], value["step"], value["stored"]
+                one = replace(one, settled=True, version=number, step=step, stored=stored)
+            found.append(one)
         except (ValueError, KeyError, TypeError):
             continue  # not ours: the program may write anything anywhere
     return found
+
+
+def learn(execution: Execution, opened: Iterable[Opened]) -> Execution:
+    """What is known of an execution once later attempts, reported in `opened`, have settled from where they go on."""
+    settled = {one.url: one for one in reversed(list(opened)) if one.settled}  # the first: later ones saw what it wrote
+    runs = tuple(
+        replace(run, safe=settled[run.url].stored, known=True) if run.url in settled and not run.known else run
+        for run in execution.runs
+    )
+    return replace(execution, runs=runs)
 
 
 def catalog_of(url: str) -> Catalog:

@@ -158,7 +158,7 @@ def _gives_up(barren: Sequence[Execution], serial: bool) -> str:
     runs = barren[-1].runs
     where = next((shown(run.url) for run in runs if not run.complete), shown(runs[0].url))
     lines.append(_safe(runs))
-    if any(e.code == 0 for e in barren):
+    if any(e.code == 0 and not e.lost_nodes for e in barren):  # mpirun says 0 when it has lost a node
         lines.append("If the program was done, let it say so: `with holdfast.open(...) as run:` or `run.complete()`.")
     lines.append(
         f"What to do: mend the cause and give the same command again; `holdfast verify {where}` tells whether what is "

@@ -108,6 +108,7 @@ class _Supervisor:
             if state.asked is None and not (execution.runs and all(run.complete for run in execution.runs)):
                 lost, lines = self._look_for_nodes()
                 execution = replace(execution, lost_nodes=lost)
+            self.executions = [facts.learn(before, running.opened) for before in self.executions]
             self.executions.append(execution)
             if state.asked is None and (late := state.signals.take()):
                 state.asked = late[0]  # came while nothing ran: then nothing is started again
@@ -116,6 +117,7 @@ class _Supervisor:
             if verdict is not None:
                 return verdict
             state.told.died(execution, state.serial)
+            state.last = execution
             for line in lines:
                 state.told.say(line)
 

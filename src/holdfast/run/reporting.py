@@ -1,0 +1,35 @@
+"""What rank 0 tells the supervisor that started the program, if there is one: lines of JSON in a file that this has named."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from ..catalog import Commit
+
+
+def report_begun(where: str, attempt: int) -> None:
+    """The program has opened the run at `where` (local)."""
+    _report({"url": where, "attempt": attempt})
+
+
+def report_settled(where: str, attempt: int, commit: Commit | None) -> None:
+    """From which version it goes on, None: from the beginning (local). Where nodes hold versions nobody else knows."""
+    version, step, stored = (commit.version, commit.step, commit.created) if commit is not None else (None, None, None)
+    _report({"url": where, "attempt": attempt, "settled": True, "version": version, "step": step, "stored": stored})
+
+
+def _report(line: dict[str, object]) -> None:
+    path = os.environ.get("HOLDFAST_REPORT")
+    if not path:
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        print(f"holdfast: the supervisor can't be told of the run: {error}", file=sys.stderr)
+        return
+    try:
+        os.write(fd, (json.dumps(line) + "\n").encode())
+    finally:
+        os.close(fd)
