@@ -27,6 +27,7 @@ log = logging.getLogger("holdfast")
 
 _HEADROOM = 1.1  # times what the last version took must be there for the next one
 _DIRECT = ("final", "signal", "request", "rollback")  # versions for which somebody waits: in the run's own store at once
+_PAUSE = 64  # versions at most that go by a place that has failed again and again, before it is tried anew
 _OURS = {"DeadlineError", "RankError"}  # ranks that do not answer: no failure of a place
 
 
@@ -43,6 +44,7 @@ class Placing:
         self._told: set[str] = set()
         self._last: dict[str, tuple[int, int | None, float]] = {}  # by level: versions, step and time of the last one
         self._made = 0
+        self._failures = self._pause = 0  # of the place, one after the other; versions that go by it
         self._superseded: list[Placed] = []  # on rank 0, by the version that is being committed
         rank = background.rank
         self._here = Here(ladder.place, ladder.leads, ladder.nodes.domains[rank], os.geteuid())
@@ -71,7 +73,7 @@ class Placing:
             except HoldfastError as error:
                 log.debug("what there is of version %d at the place was not removed: %s", draft.version, error.message)
             raise
-        self.ready = done.room
+        self.ready, self._failures = done.room, 0
         if not done.room:
             self._warn("room", f"the level {self._name} has no room for the next version, which goes to the run's own store")
         else:
@@ -209,6 +211,8 @@ class Placing:
         if not isinstance(error, CheckpointError) or any(cause.type in _OURS for cause in error.causes):
             return False
         self.ready = False
+        self._failures += 1
+        self._pause = min(1 << (self._failures - 1), _PAUSE)
         version = (parse_version(name) or (0, 0))[0]
         self._warn("place", f"version {version} is missing at the level {self._name}: {error.message}")
         return True
@@ -216,9 +220,8 @@ class Placing:
     def stored(self, done: Published) -> None:
         """A version went to the run's own store directly."""
         self.lineage.insert(0, done.link.name)
-        self.ready = done.room
-        if done.room:
-            self._told -= {"room", "place"}
+        self._pause = max(0, self._pause - 1)
+        self.ready = done.room and not self._pause
 
     def _warn(self, what: str, text: str) -> None:
         """One warning until it works again."""
