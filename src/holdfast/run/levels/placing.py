@@ -191,9 +191,13 @@ class Placing:
                 if name in needed and commit is not None:
                     needed |= {link.name for link in commit.refs}
             old = [name for name in reversed(names) if name not in needed]
-            there = {name for name in place.versions() if (parse_version(name) or (0, 0))[1] <= self.attempt}
-            # Of attempts before, which do not count any more; and what failed here and could not be removed then.
-            old += sorted(there - set(self.lineage))
+            newest, _ = parse_version(self.lineage[0]) or (0, 0)
+            # Of attempts before, which do not count any more; and what failed here and could not be removed then. Not what is
+            # newer: another rank of this node may be writing its next version already.
+            for name in place.versions():
+                number, attempt = parse_version(name) or (0, 0)
+                if name not in self.lineage and (attempt, number) < (self.attempt, newest):
+                    old.append(name)
             for name in old:
                 look_for_fence(self.store, self.attempt)
                 place.check_fence(self.attempt)
