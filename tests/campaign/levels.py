@@ -182,6 +182,9 @@ def judge(job: Heat, scene: Scene, told: int, stored: list[int], since: str) -> 
             problems.append("the supervisor does not say from where it goes on")
         if not re.search(r"^holdfast: [12] restarts?, [\d.]+ m?s of work lost$", job.err, re.MULTILINE):
             problems.append("the supervisor does not say in the end what was lost")
+    calm = since[since.rfind("resumes from version") :]  # nothing is killed any more
+    said = [line for line in calm.splitlines() if "is missing at the level" in line or "could not be brought" in line]
+    problems += [f"though nothing fails: {line}" for line in said]
     return problems + judge_resume(scene, job.placements(), told, stored, since)
 
 
