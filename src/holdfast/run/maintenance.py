@@ -264,11 +264,6 @@ def _seal_tip(store: Store, snapshot: Snapshot, number: int) -> None:
 
     Where nodes may hold newer versions than can be seen from here nothing is sealed: these would count no more. A holder that
     was stopped may then still commit one; what that refers to is kept."""
-    tip = snapshot.sealed.end if snapshot.sealed else None
-    if snapshot.sealed is not None and snapshot.sealed.places and (tip is None or tip.outcome != "complete"):
-        return
-    if any(snapshot.on_nodes(entry.name) for entry in snapshot.missing):
-        return
     links = []
     for entry in snapshot.lineage:
         try:
@@ -278,11 +273,15 @@ def _seal_tip(store: Store, snapshot: Snapshot, number: int) -> None:
         except DamageError:
             if isinstance(entry, Link):
                 links.append(entry)
-    base = snapshot.sealed.base if snapshot.sealed else None
-    if snapshot.lost_base or (not links and base is not None and base.version is not None):
+    sealed = snapshot.sealed
+    base = sealed.base if sealed else None
+    away = any(snapshot.on_nodes(entry.name) for entry in snapshot.missing)
+    if snapshot.lost_base or (not links and not away and base is not None and base.version is not None):
         raise DamageError(
             "What the run goes on from can't be read. Nothing was deleted. Choose a version with `holdfast rollback`."
         )
+    if away or (sealed is not None and sealed.places and (sealed.end is None or sealed.end.outcome != "complete")):
+        return
     ranks = base.ranks if base else 1
     params = base.params if base else None
     put_base(
