@@ -118,7 +118,8 @@ def test_the_account_of_what_nodes_held(capsys):
     account.verdict(Verdict("complete", 0, "complete."), [known, last])
     account.verdict(Verdict("complete", 0, "complete."), [ended, last])
     _, first, resumed, _, exact, _, bound = capsys.readouterr().err.splitlines()
-    assert "if the nodes still hold one; at most 10.0 s of work lost" in first
+    told = "resumes from a version if the nodes still hold one, else starts from the beginning"
+    assert first == f"holdfast: /r {told}; at most 10.0 s of work lost"
     assert resumed == "holdfast: /r goes on from version 9 (step 90); 500.0 ms of work lost"
     assert exact == "holdfast: 1 restart, 500.0 ms of work lost"
     assert bound == "holdfast: 1 restart, at most 10.0 s of work lost"

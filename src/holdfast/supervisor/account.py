@@ -58,7 +58,8 @@ class Account:
                 step = "" if run.step is None else f" (step {run.step})"
                 place = f"resumes from version {run.version}{step}"
             if run.places:  # which one is found by the program's ranks, when all nodes are asked
-                place += ", or from a newer version if the nodes still hold one"
+                newer = "newer version" if run.version is not None else "version"
+                place = f"resumes from a {newer} if the nodes still hold one, else {place}"
             self.say(f"{shown(run.url)} {place}; {_lost(execution.lost, [execution])}")
 
     def verdict(self, verdict: Verdict, executions: Sequence[Execution]) -> None:
