@@ -34,11 +34,11 @@ class Tidying:
         self._done = Event()
         self._done.set()
 
-    def after(self, attempt: int, name: str) -> None:
-        """The checkpoint `name` is durable: delete what is beyond those to keep, in a thread. One at a time."""
+    def after(self, attempt: int, *names: str) -> None:
+        """These checkpoints are durable: delete what is beyond those to keep, in a thread. One at a time."""
         with self._one:  # what comes from the places of nodes comes in another thread, and may come late
             self.finish()
-            self.lineage = sorted({*self.lineage, name}, key=_age, reverse=True)
+            self.lineage = sorted({*self.lineage, *names}, key=_age, reverse=True)
             self._done.clear()
             thread = Thread(target=self._retain, args=(attempt,), name="holdfast-tidy", daemon=True)
             try:

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from ...catalog import Commit
@@ -37,8 +38,8 @@ class Placed(NamedTuple):
 
 
 class Keeper:
-    """For one rank. `after(commit)`: called on rank 0 when a version has reached the run's own store; `second`: where the
-    local level's copies go, None if there is none behind the first."""
+    """For one rank. `after(names)`: called on rank 0 when a version, and what it refers to, have reached the run's own store;
+    `second`: where the local level's copies go, None if there is none behind the first."""
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class Keeper:
         limit: int | None,
         second: Here | None,
         timeout: float,
-        after: Callable[[Commit], None],
+        after: Callable[[Sequence[str]], None],
     ) -> None:
         self._store, self._place, self._group, self._limit = store, place, group, limit
         self._second, self._timeout, self._after = second, timeout, after
@@ -58,6 +59,7 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._told: set[str] = set()
         self.broken = self._over = False
+        self.retain: Callable[[], None] = lambda: None  # called when a version has reached the second place
         self.reached: dict[str, str] = {}  # the newest version at each level, by the level's name
 
     # -- what there is to do (local) ----------------------------------------------------------------
@@ -188,9 +190,9 @@ class Keeper:
     def _try(self, level: str, placed: Placed, copy: Callable[[Placed], None]) -> None:
         try:
             copy(placed)
-        except FencedError:
-            self.broken = True
-            raise
+        except FencedError as error:  # the next version tells the program, if it is not that it has gone back itself
+            log.debug("version %d is not copied to the level %s: %s", placed.commit.version, level, error.message)
+            return
         except HoldfastError as error:
             self._tell(level, f"version {placed.commit.version} is missing at the level {level}: {error.message}")
             return
@@ -212,7 +214,7 @@ class Keeper:
             self._flush(self._commit_of(link), link)
         self._flush(placed.commit, placed.link)
         if self._group.rank == 0:
-            self._after(placed.commit)
+            self._after([placed.link.name, *(link.name for link in placed.commit.refs)])
 
     def _commit_of(self, link: Link) -> Commit:
         from ...catalog import read_linked
@@ -255,6 +257,8 @@ class Keeper:
             except Exception as failed:
                 error = failed
             together(self._group, f"committing version {commit.version}", error=error)
+        with suppress(FencedError):
+            self.retain()
 
     def _copy(self, commit: Commit, to: Store) -> Part:
         """This rank's data file; its index."""

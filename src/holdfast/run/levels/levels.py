@@ -100,7 +100,7 @@ class Levels:
             limit = ladder.stored.limit if ladder.stored is not None else None
             keeper = Keeper(
                 writer.store, ladder.place, group, limit, second, ladder.timeout,
-                lambda commit: writer.tidying.after(writer.attempt, commit.name),
+                lambda names: writer.tidying.after(writer.attempt, *names),
             )  # fmt: skip
         self.placing = writer.levels = Placing(ladder, writer.store, writer.background, keeper, writer.attempt)
 
@@ -129,8 +129,8 @@ class Levels:
         told = [int(n) for n in together(ladder.group, "looking for room in memory", nbytes) if isinstance(n, int)]
         rank = ladder.group.rank
         state = sum(n for r, n in enumerate(told) if ladder.nodes.of[r] == ladder.nodes.of[rank])
-        held = sum(size for _, size in ladder.place.store.tree("versions"))
         try:
+            held = sum(size for _, size in ladder.place.store.tree("versions"))
             room, why = default_memory(state, ladder.place.root, parity=share, held=held)
         except HoldfastError as error:
             room, why = False, error.message

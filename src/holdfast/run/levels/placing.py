@@ -10,18 +10,18 @@ import os
 import time
 from collections.abc import Callable
 
-from ...catalog import Commit, read_commit
-from ...catalog.places import Held, Place
-from ...engine import Here, Published, look_for_fence, publish_at
-from ...errors import CheckpointError, DamageError, FencedError, HoldfastError, StorageError
+from ...catalog import Commit
+from ...catalog.places import Held
+from ...engine import Here, Published, publish_at
+from ...errors import CheckpointError, HoldfastError, StorageError
 from ...format import Part, parse_version
 from ...group import Group, together
 from ...levels import Level
-from ...policy import Keep
-from ...store import KeyMissingError, Store
+from ...store import Store
 from ...units import bytes_text
 from .keeper import Keeper, Placed
 from .ladder import Ladder
+from .retaining import retain
 
 log = logging.getLogger("holdfast")
 
@@ -47,6 +47,8 @@ class Placing:
         self._failures = self._pause = 0  # of the place, one after the other; versions that go by it
         self._superseded: list[Placed] = []  # on rank 0, by the version that is being committed
         rank = background.rank
+        if keeper is not None:
+            keeper.retain = self._retain_second
         self._here = Here(ladder.place, ladder.leads, ladder.nodes.domains[rank], os.geteuid())
 
     def wants(self, reason: str, waits: bool) -> bool:
@@ -175,38 +177,18 @@ class Placing:
         return True
 
     def _retain(self) -> None:
-        """Delete what is beyond those to keep at this node's place, and what counts no more (by one rank of a node).
-
-        Unlike in the run's own store there may be holes: what is missing in a place has no meaning."""
+        """Delete what is superfluous at this node's place (by one rank of a node)."""
         if not self.ladder.leads or self.ladder.first is None:
             return
-        place, keep = self.ladder.place, self.ladder.first.keep or Keep(last=1)
-        try:
-            commits = {name: _commit(place, name) for name in self.lineage}
-            names = [name for name in self.lineage if commits[name] is not None]
-            pinned = self.keeper.pinned if self.keeper is not None else []
-            needed = {*names[: keep.last], *pinned, self._protected}
-            for name in names:  # newest first: what one refers to is older
-                commit = commits[name]
-                if name in needed and commit is not None:
-                    needed |= {link.name for link in commit.refs}
-            old = [name for name in reversed(names) if name not in needed]
-            newest, _ = parse_version(self.lineage[0]) or (0, 0)
-            # Of attempts before, which do not count any more; and what failed here and could not be removed then. Not what is
-            # newer: another rank of this node may be writing its next version already.
-            for name in place.versions():
-                number, attempt = parse_version(name) or (0, 0)
-                if name not in self.lineage and (attempt, number) < (self.attempt, newest):
-                    old.append(name)
-            for name in old:
-                look_for_fence(self.store, self.attempt)
-                place.check_fence(self.attempt)
-                place.remove(name)
-                log.debug("removed version %s from the level %s", name, self._name)
-        except FencedError:
-            raise
-        except HoldfastError as error:
-            log.debug("old versions at the level %s were not deleted: %s", self._name, error.message)
+        pinned = self.keeper.pinned if self.keeper is not None else []
+        needed = {*pinned, self._protected}
+        retain(self.ladder.place, self.store, self.attempt, self.lineage, self.ladder.first.keep, needed)
+
+    def _retain_second(self) -> None:
+        """The same at the second place, in the keeper's thread."""
+        if self.ladder.leads and self.ladder.second is not None:
+            place = self.ladder.places[self.ladder.second.kind]
+            retain(place, self.store, self.attempt, list(self.lineage), self.ladder.second.keep, ())
 
     # -- what became of it (alike on all ranks) --------------------------------------------------------
 
@@ -239,11 +221,3 @@ class Placing:
         if self.keeper is not None:
             self.keeper.end()
             self.keeper.finish(seconds)
-
-
-def _commit(place: Place, name: str) -> Commit | None:
-    """The version's commit at the place, None if it is not there or not whole."""
-    try:
-        return read_commit(place.store, "checkpoint", name)[0]
-    except (DamageError, KeyMissingError):
-        return None
