@@ -15,13 +15,18 @@ def roll_back(x: Execution, version: int) -> None:
     """Go back to checkpoint `version`: at once, or at the next loop head if a loop runs (collective)."""
     x.land()
     x.writer.tidying.finish()
-    found = from_root(x.group, "looking for the version to roll back to", lambda: candidates(Snapshot(x.store), version))
+    store, recovery = x.store, None
+    if x.levels is not None:
+        x.levels.look()  # what nodes hold by now
+        store, recovery = x.levels.store, x.levels.recovery
+    found = from_root(x.group, "looking for the version to roll back to", lambda: candidates(Snapshot(store), version))
     assert isinstance(found, list)
     targets: list[Candidate] = [(name, digest) for name, digest in found]
-    loops = read_commit(x.store, "checkpoint", targets[0][0])[0].loops
+    loops = read_commit(store, "checkpoint", targets[0][0])[0].loops
+    strict = x.options.objects_changed == "error"
     if not x.settled and not x.begun:
         x.resume.close()
-        x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
+        x.resume = Resume(store, x.group, targets, x.options.threads, strict, recovery)
         return
 
     def carry_out() -> None:
@@ -30,10 +35,11 @@ def roll_back(x: Execution, version: int) -> None:
         if x.writer.carry is not None:
             x.writer.carry.close()
             x.writer.carry = None
-        x.writer.attempt = fence(x.store, x.group, x.writer.number)
+        x.writer.attempt = fence(x.store, x.group, x.writer.number, places=x.levels.roots if x.levels is not None else ())
         if x.levels is not None:
             x.levels.fence(x.writer.attempt)
-        x.resume = Resume(x.store, x.group, targets, x.options.threads, x.options.objects_changed == "error")
+            x.levels.look()
+        x.resume = Resume(store, x.group, targets, x.options.threads, strict, recovery)
         held = x.resume.reader.objects if x.resume.reader is not None else {}
         for name, entry in x.dropped.items():
             # One that the program has let go of as well is carried, as are those that it has not protected yet.
