@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -115,6 +116,12 @@ class Heat:
 
     def kill_node(self, name: str) -> None:
         self.standins.cluster.kill(name)
+
+    def wipe_memory(self, name: str) -> None:
+        """As if a node had been started anew, but for its scratch directory."""
+        cluster = self.standins.cluster
+        words = cluster.on(name, ["sh", "-c", 'rm -r "$HOLDFAST_NODE_MEMORY"/holdfast-*'])
+        subprocess.run(words, env=cluster.environment(), stdin=subprocess.DEVNULL, timeout=DEADLINE, check=True)
 
     def kill_everything(self) -> None:
         """The supervisor, mpirun and all ranks; the nodes stay, with what they hold."""

@@ -11,7 +11,9 @@ TESTS = Path(__file__).resolve().parents[1]
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
-from campaign.levels import NEVER, RS, Scene, judge_resume, play  # noqa: E402
+from campaign.levels import play  # noqa: E402
+from campaign.levels_scenes import NEVER, RS, Scene  # noqa: E402
+from campaign.levels_truth import judge_resume  # noqa: E402
 
 XOR = "memory,xor"
 SAMPLE = [
