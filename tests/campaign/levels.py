@@ -80,7 +80,7 @@ def _disturb(job: Heat, scene: Scene, outcome: Outcome) -> None:
 def _then(job: Heat, scene: Scene, outcome: Outcome) -> None:
     """A second failure while the first is mended. Whether it came in time is seen by that no rank had resumed."""
     if scene.then == "everything killed while it opens":
-        job.wait("an attempt", lambda: len(list((job.base / "run" / "attempts").glob("*"))) > 1)
+        job.wait("an attempt", lambda: len(list((job.base / "run" / "attempts").glob("*.json"))) > 1)
     else:
         job.wait("a rebuild", lambda: "rebuilt into" in job.out)
     if scene.then.startswith("another node"):
@@ -119,7 +119,7 @@ def campaign(base: Path, tell: Tell, quick: bool) -> dict[str, Any]:
     if seconds and "in time" not in seconds:
         problems.append("no second kill came before the resume: they prove nothing")
     return {
-        "scenes": len(planned), "simulated": simulated, "ranks_killed": sum(isinstance(s.loss, int) for s in planned),
+        "scenes": len(planned), "simulated": simulated, "ranks_killed": sum(not s.nodes for s in planned),
         "nodes_killed": sum(len(s.lost) for s in planned), "rebuilt": sum(o.rebuilt for o in outcomes),
         "second_in_time": seconds.count("in time"), "resume_median": round(mended[len(mended) // 2], 1),
         "resume_max": round(mended[-1], 1), "problems": problems,
