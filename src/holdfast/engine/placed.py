@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..catalog import Commit, check_fence, check_refs, current
 from ..catalog.places import Held, Place
-from ..errors import FencedError, StorageError
+from ..errors import FencedError, HoldfastError, StorageError
 from ..format import Link, Part, digest_hex
 from ..format.keys import GROUP_RANKS
 from ..group import Group as Ranks
@@ -62,17 +63,17 @@ def publish_at(
         put_held(here, draft, ranks, part)
         return part
 
-    message = attempt(ranks.rank, lambda: data_body(here.place.store, ranks, draft, kept, room))
+    message = _attempt(here, draft, ranks.rank, lambda: data_body(here.place.store, ranks, draft, kept, room))
     parts, late = gather(ranks, message, members, f"data of version {draft.version}")
     answer = b""
     if ranks.rank == first:
         message = late or attempt(ranks.rank, lambda: group_body(draft, first, parts, _nowhere))
         groups, late = gather(ranks, message, leaders, f"indexes of version {draft.version}")
         if ranks.rank == 0:
-            answer = late or attempt(ranks.rank, lambda: _root(here, store, draft, groups, since, tell))
+            answer = late or _attempt(here, draft, 0, lambda: _root(here, store, draft, groups, since, tell))
     answer = ranks.broadcast(answer, everyone, f"commit of version {draft.version}", patience=3)
     version = published(draft, answer)  # where it failed, on all ranks alike
-    message = attempt(ranks.rank, lambda: _commit(here, version))
+    message = _attempt(here, draft, ranks.rank, lambda: _commit(here, version))
     acks, late = gather(ranks, message, everyone, f"commits of version {draft.version} on the nodes")
     if ranks.rank == 0:
         answer = late or attempt(ranks.rank, lambda: _last(store, draft, acks))
@@ -92,6 +93,21 @@ def put_held(here: Here, draft: Commit, ranks: Ranks, part: Part) -> None:
         part.nbytes, len(data), digest_hex(data),
     )  # fmt: skip
     here.place.put_held(held, data)
+
+
+def _attempt(here: Here, draft: Commit, rank: int, work: Callable[[], dict[str, Any]]) -> bytes:
+    """See `attempt`. If it failed, and a later attempt uses the place, that is what is told: it clears away what this one was
+    writing, and a missing file would be taken for a place that has failed."""
+
+    def blamed() -> dict[str, Any]:
+        try:
+            return work()
+        except HoldfastError:
+            with suppress(StorageError):  # the storage that failed fails here too: what is known is said
+                here.place.check_fence(draft.attempt)
+            raise
+
+    return attempt(rank, blamed)
 
 
 def _nowhere(key: str, data: bytes) -> None:
