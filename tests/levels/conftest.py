@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+for _path in (TESTS, TESTS / "faults_storage"):  # what is made to fail, and children by fork
+    if str(_path) not in sys.path:
+        sys.path.append(str(_path))
 
 
 @pytest.fixture(autouse=True)
