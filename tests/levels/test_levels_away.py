@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from lf_ladders import committed, left_behind
 
 import holdfast
 
+HERE = Path(__file__).parent
 EACH = holdfast.steps(1)
 
 
@@ -47,6 +53,29 @@ def rest(run: holdfast.Run) -> None:
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+MOUNT = 'mount -t tmpfs -o size=2m,mode=0700 tmpfs "$1" && exec "$2" "$3" "$1" "$4"'
+
+
+def test_a_tmpfs_that_is_really_full(where: Path) -> None:
+    """On a tmpfs of 2 MiB that only the child sees. Where no mount is to be had, `test_no_room_at_the_place` stands for it."""
+    found = [flags for flags in (["-m"], ["-r", "-m"]) if shutil.which("unshare")
+             and subprocess.run(["unshare", *flags, "true"], capture_output=True, timeout=20).returncode == 0]  # fmt: skip
+    if not found:
+        return
+    done = subprocess.run(
+        ["unshare", *found[0], "sh", "-c", MOUNT, "sh", str(where / "memory"), sys.executable, str(HERE / "lf_full.py"),
+         str(where / "run")],
+        capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["before"]["place"] and not seen["before"]["store"]
+    assert seen["full"]["store"] and max(seen["full"]["store"]) > max(seen["full"]["place"], default=0)
+    assert max(seen["after"]["place"]) > max(seen["after"]["store"])
+    assert len(seen["said"]) == 1 and "level memory" in seen["said"][0], seen
+    assert seen["restored"] == seen["u"] >= 24
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
