@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -25,6 +25,8 @@ from ...store import Store
 from .copying import copy_data, own_part
 
 log = logging.getLogger("holdfast")
+
+_SLICE = 0.5  # seconds of copying between two words to the others
 
 
 class Placed(NamedTuple):
@@ -233,20 +235,30 @@ class Keeper:
             return True
 
         from_root(self._group, f"making room for version {commit.version}", clear)
-        publish(self._store, self._group, commit, lambda _: self._copy(commit, self._store), sealed=link)
+        part = self._copy(commit, self._store)
+        assert part is not None
+        found = part
+        publish(self._store, self._group, commit, lambda _: found, sealed=link)
 
     def _to_second(self, placed: Placed) -> None:
         assert self._second is not None
         here = self._second
         for link in (*reversed(placed.commit.refs), placed.link):
             commit = placed.commit if link == placed.link else self._commit_of(link)
+            rank = self._group.rank
             error: Exception | None = None
             try:
-                if self._group.rank not in here.place.ranks(commit.name):
-                    here.place.forget(commit.name, self._group.rank)
-                    part = self._copy(commit, here.place.store)
+                there = rank in here.place.ranks(commit.name)
+                if not there:
+                    here.place.forget(commit.name, rank)
+            except HoldfastError as failed:
+                there, error = False, failed
+            together(self._group, f"copying version {commit.version}", error=error)
+            part = self._copy(commit, None if there else here.place.store)
+            try:
+                if part is not None:
                     put_held(here, commit, self._group, part)
-            except Exception as failed:
+            except HoldfastError as failed:
                 error = failed
             together(self._group, f"copying version {commit.version}", error=error)
             error = None
@@ -260,16 +272,39 @@ class Keeper:
         with suppress(FencedError):
             self.retain()
 
-    def _copy(self, commit: Commit, to: Store) -> Part:
-        """This rank's data file; its index."""
-        part = own_part(self._place, commit.name, self._group.rank)
-        began = time.monotonic()
-        for copied in copy_data(self._place, commit, part, to):
-            if self._limit is not None:  # of all ranks together, which are about as far
-                ahead = copied * self._group.size / self._limit - (time.monotonic() - began)
-                if ahead > 0:
-                    time.sleep(ahead)
-        return part
+    def _copy(self, commit: Commit, to: Store | None) -> Part | None:
+        """Copy this rank's data file (None: it is there) and return its index (collective).
+
+        The ranks have a word with each other after each slice of time, so that no deadline depends on how long it takes."""
+        part: Part | None = None
+        steps: Iterator[int] = iter(())
+        began, copied, over = time.monotonic(), 0, to is None
+        try:
+            while True:
+                error: Exception | None = None
+                try:
+                    if part is None and to is not None:
+                        part = own_part(self._place, commit.name, self._group.rank)
+                        steps = copy_data(self._place, commit, part, to)
+                    until = time.monotonic() + _SLICE
+                    while not over and (now := time.monotonic()) < until:
+                        ahead = self._ahead(copied, now - began)
+                        if ahead > 0:
+                            time.sleep(min(ahead, until - now))
+                            continue
+                        step = next(steps, None)
+                        copied, over = (copied, True) if step is None else (step, False)
+                except Exception as failed:
+                    error = failed
+                if all(together(self._group, f"copying version {commit.version}", over, error)):
+                    return part
+        finally:
+            if isinstance(steps, Generator):
+                steps.close()  # and with it its files
+
+    def _ahead(self, copied: int, seconds: float) -> float:
+        """Seconds that this rank is ahead of the limit, which is of all together: they are about as far."""
+        return 0.0 if self._limit is None else copied * self._group.size / self._limit - seconds
 
 
 def _name(placed: Placed | None) -> str:
