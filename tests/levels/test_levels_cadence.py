@@ -11,7 +11,7 @@ import pytest
 
 import holdfast
 from holdfast.levels import Level
-from holdfast.run.levels import keeper as keeping
+from holdfast.run.levels import copier as copying
 from holdfast.store import PosixStore
 
 MiB = 1 << 20
@@ -120,12 +120,30 @@ def test_a_limit_of_the_store_s_speed(tmp_path, monkeypatch):
             slept.append(seconds)
             self.now += seconds
 
-    monkeypatch.setattr(keeping, "time", Clock())
+    monkeypatch.setattr(copying, "time", Clock())
     advance(run, u, 1)
     run._x.levels.drain(20)
     monkeypatch.undo()
     assert 0.9 < sum(slept) < 1.1 and max(slept) <= 0.5  # a MiB; others are told of it twice a second
     run.close()
+
+
+def test_a_slow_store_holds_up_neither_a_local_disk_nor_the_end(tmp_path, stored):
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    memory.mkdir()
+    levels = [holdfast.memory(memory), holdfast.local(disk), holdfast.global_(limit="10kB/s")]  # 100 s for a version
+    run, u = start(tmp_path, *levels)
+
+    def each(step):
+        assert run._x.levels.placing.keeper.each[0].finish(20)
+
+    advance(run, u, 6, each)
+    assert sorted(int(p.parent.name[:8]) for p in disk.glob("*/*/versions/*/commit")) == [6]
+    began = time.monotonic()
+    run.complete()
+    run.close()
+    assert time.monotonic() - began < 30 and stored() == [7]
+    assert len(list((tmp_path / "run" / "versions").iterdir())) == 1  # nothing is left of what was given up
 
 
 def test_a_store_that_is_away_is_told_once(tmp_path, stored, caplog):

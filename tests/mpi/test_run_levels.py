@@ -236,3 +236,22 @@ def test_default_levels_need_failure_domains(comm, shared_tmp, node):
 def test_sets_larger_than_domains_are_refused(comm, shared_tmp, node):
     with pytest.raises(holdfast.ConfigError, match="failure domains"):
         reopen(comm, shared_tmp, levels=[holdfast.memory(), holdfast.xor(5), FAR])
+    comm.Barrier()
+    assert not list((shared_tmp / "nodes").glob("*/*"))
+
+
+def test_replicated_objects_are_told_to_go_to_the_store(comm, shared_tmp, node, caplog):
+    if comm.size == 1:
+        return
+    with caplog.at_level(logging.WARNING, "holdfast"):
+        run = reopen(comm, shared_tmp, levels=[holdfast.memory(), FAR])
+        u = run.protect("weights", np.zeros(1000), replicated=True)
+        for _ in run.steps(3, every=EACH):
+            u += 1
+            run._x.writer.arrive()
+    run.close()
+    assert [r.getMessage()[:50] for r in caplog.records] == (
+        ["the program has replicated objects, such as 'weigh"] if comm.rank == 0 else []
+    )
+    comm.Barrier()
+    assert list((shared_tmp / "run" / "versions").glob("*/commit"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from ..errors import DamageError
@@ -165,16 +165,16 @@ def remove_surplus_records(store: Store, attempt: int, snapshot: Snapshot, keep:
             remove(store, "record", name.name)
 
 
-def remove_unfinished(store: Store, attempt: int, below: int) -> None:
+def remove_unfinished(store: Store, attempt: int, below: int, spare: Container[str] = ()) -> None:
     """Delete fragments that were never completely written: of attempts before `attempt`, or of it with a number
-    below `below`.
+    below `below`; not those by the names `spare`, which are being written.
 
     One with a root index is left to `holdfast prune`: it may be a version that lost its commit, which is damage.
     """
     snapshot = Snapshot(store)
     for kind, names in snapshot.names.items():
         for n in names:
-            if n.attempt > attempt or (n.attempt == attempt and n.number >= below):
+            if n.name in spare or n.attempt > attempt or (n.attempt == attempt and n.number >= below):
                 continue
             path = f"{folder(kind)}/{n.name}"
             if not store.exists(f"{path}/{COMMIT_NAME}") and not store.exists(f"{path}/{ROOT_NAME}"):

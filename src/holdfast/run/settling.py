@@ -33,7 +33,9 @@ def settle(x: Execution) -> None:
         read: tuple[tuple[str, int], ...] = ()
         if x.levels is not None:
             sources, read = x.levels.account(commit)
-        x.restored = Restored(commit.version, commit.step, f"{x.url}/{commit.path}", x.resume.skipped, sources, read)
+        stored = x.levels is None or x.store.exists(f"{commit.path}/{COMMIT_NAME}")
+        source = f"{x.url}/{commit.path}" if stored else "the places of nodes"
+        x.restored = Restored(commit.version, commit.step, source, x.resume.skipped, sources, read)
         x.step = commit.step
         x.loops.resume(commit.loops, commit.complete)
         x.writer.carry = None if recut else reader
@@ -89,6 +91,12 @@ def _agree_on_replicated(x: Execution) -> None:
                 rank=lacking,
             )
     x.writer.replicated = bool(mine)
+    if mine and x.options.levels is not None and x.group.rank == 0 and not x.readonly:
+        log.warning(
+            "the program has replicated objects, such as %r: each version goes to the run's own store, whatever the levels "
+            "say. On nodes, every rank would have to keep all of them.",
+            mine[0],
+        )
 
 
 def _settle_files(x: Execution) -> None:
@@ -117,7 +125,7 @@ def _seal(x: Execution) -> list[Any]:
     names = [other.name for other in behind]
     stored = names if reading is x.store else [n for n in names if x.store.exists(f"versions/{n}/{COMMIT_NAME}")]
     x.writer.tidying.lineage = stored
-    x.writer.tidying.clean(x.writer.attempt, x.writer.number)
+    x.writer.tidying.clean(x.writer.attempt, x.writer.number, x.levels.pinned if x.levels is not None else ())
     if x.levels is not None:
         x.levels.clean()
     commit = x.resume.commit

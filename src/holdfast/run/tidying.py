@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from threading import Event, Lock, Thread
 
 from ..catalog import Commit
@@ -57,10 +57,10 @@ class Tidying:
             self._thread.join(_PATIENCE)
             self._thread = None
 
-    def clean(self, attempt: int, below: int) -> None:
+    def clean(self, attempt: int, below: int, spare: Container[str] = ()) -> None:
         """Delete what earlier attempts left unfinished: before the first checkpoint, which may need the room."""
         with told("what earlier attempts left unfinished was not deleted"):
-            remove_unfinished(self._store, attempt, below)
+            remove_unfinished(self._store, attempt, below, spare)
 
     def _retain(self, attempt: int) -> None:
         try:

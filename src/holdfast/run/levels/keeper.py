@@ -1,8 +1,8 @@
 """Versions of the nodes' places copied behind the program: to the run's own store, and to a second place.
 
-One thread for each rank, with a group of its own. What is next is said by rank 0, so that all ranks do the same: the newest
-version that is due, also if others came before it; a store that is slower than the checkpoints gets as many as it takes. A
-version that refers to others is copied after these.
+One thread for each level on each rank, with a group of its own: a slow store does not hold up a disk of the node. What is
+next is said by rank 0, so that all ranks do the same: the newest version that is due, also if others came before it; a store
+that is slower than the checkpoints gets as many as it takes. A version that refers to others is copied after these.
 """
 
 from __future__ import annotations
@@ -10,59 +10,29 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from ...catalog import Commit
-from ...catalog.places import Place
-from ...engine import Here, publish, put_held
 from ...errors import FencedError, HoldfastError
-from ...format import Link, Part
-from ...format.keys import COMMIT_NAME
-from ...group import Group, from_root, together
-from ...store import Store
-from .copying import copy_data, own_part
+from ...group import from_root, together
+from .copier import Abandoned, ToPlace, ToStore
+from .placed import Placed
 
 log = logging.getLogger("holdfast")
 
-_SLICE = 0.5  # seconds of copying between two words to the others
-
-
-class Placed(NamedTuple):
-    """A version at the nodes' places, on its way further. `record`: its commit's file; `due`: names of the levels it is to
-    reach."""
-
-    commit: Commit
-    link: Link
-    record: bytes
-    due: tuple[str, ...]
-
 
 class Keeper:
-    """For one rank. `after(names)`: called on rank 0 when a version, and what it refers to, have reached the run's own store;
-    `second`: where the local level's copies go, None if there is none behind the first."""
+    """For one rank and one level, to which `copy` copies."""
 
-    def __init__(
-        self,
-        store: Store,
-        place: Place,
-        group: Group,
-        limit: int | None,
-        second: Here | None,
-        timeout: float,
-        after: Callable[[Sequence[str]], None],
-    ) -> None:
-        self._store, self._place, self._group, self._limit = store, place, group, limit
-        self._second, self._timeout, self._after = second, timeout, after
+    def __init__(self, copy: ToStore | ToPlace, timeout: float) -> None:
+        self._copy, self._group, self._timeout = copy, copy.copier.group, timeout
+        copy.copier.leaving = lambda: self._over
+        self.level = copy.level
         self._waiting: list[Placed | None] = []  # None: the end
         self._changed = threading.Condition()
         self._busy: Placed | None = None
         self._thread: threading.Thread | None = None
         self._told: set[str] = set()
         self.broken = self._over = False
-        self.retain: Callable[[], None] = lambda: None  # called when a version has reached the second place
-        self.reached: dict[str, str] = {}  # the newest version at each level, by the level's name
 
     # -- what there is to do (local) ----------------------------------------------------------------
 
@@ -82,7 +52,7 @@ class Keeper:
     def add(self, placed: Placed, superseded: Sequence[str] = ()) -> None:
         """A version has been committed at the places, and those by the names `superseded` are not copied; on all ranks
         alike. So no place has to keep more than what is being copied, what is next, and what comes in."""
-        if not placed.due or self._over or self.broken:
+        if self._over or self.broken:
             return
         with self._changed:
             self._waiting = [p for p in self._waiting if p is None or p.link.name not in superseded]
@@ -115,7 +85,8 @@ class Keeper:
         return True
 
     def end(self) -> None:
-        """Begin nothing more (by all ranks at one point of the program: they agree on it as on a version)."""
+        """Begin nothing more, and give up what is being copied (by all ranks at one point of the program: they agree on it as
+        on a version)."""
         with self._changed:
             if self._thread is None or self._over or self.broken:
                 return
@@ -157,9 +128,7 @@ class Keeper:
             self._release()
             return True
         try:
-            for level, copy in (("local", self._to_second), ("global", self._to_store)):
-                if level in placed.due:
-                    self._try(level, placed, copy)
+            self._try(placed)
         finally:
             self._release()
         return True
@@ -189,19 +158,21 @@ class Keeper:
             self._busy = None
             self._changed.notify_all()
 
-    def _try(self, level: str, placed: Placed, copy: Callable[[Placed], None]) -> None:
+    def _try(self, placed: Placed) -> None:
         try:
-            copy(placed)
+            self._copy(placed)
+        except Abandoned:
+            return
         except FencedError as error:  # the next version tells the program, if it is not that it has gone back itself
-            log.debug("version %d is not copied to the level %s: %s", placed.commit.version, level, error.message)
+            log.debug("version %d is not copied to the level %s: %s", placed.commit.version, self.level, error.message)
             return
         except HoldfastError as error:
-            self._tell(level, f"version {placed.commit.version} is missing at the level {level}: {error.message}")
+            text = f"version {placed.commit.version} is missing at the level {self.level}: {error.message}"
+            self._tell(self.level, text)
             return
-        self._told.discard(level)
-        self.reached[level] = placed.link.name
+        self._told.discard(self.level)
         if self._group.rank == 0:
-            log.info("version %d reached the level %s", placed.commit.version, level)
+            log.info("version %d reached the level %s", placed.commit.version, self.level)
 
     def _tell(self, what: str, text: str) -> None:
         """One warning until it works again."""
@@ -209,103 +180,48 @@ class Keeper:
             log.warning("%s", text)
         self._told.add(what)
 
-    # -- copying (collective) ----------------------------------------------------------------------
-
-    def _to_store(self, placed: Placed) -> None:
-        for link in reversed(placed.commit.refs):  # oldest first
-            self._flush(self._commit_of(link), link)
-        self._flush(placed.commit, placed.link)
-        if self._group.rank == 0:
-            self._after([placed.link.name, *(link.name for link in placed.commit.refs)])
-
-    def _commit_of(self, link: Link) -> Commit:
-        from ...catalog import read_linked
-
-        return read_linked(self._place.store, link)
-
-    def _flush(self, commit: Commit, link: Link) -> None:
-        def there() -> bool:
-            return self._store.exists(f"{commit.path}/{COMMIT_NAME}")
-
-        if from_root(self._group, f"looking for version {commit.version}", there):
-            return
-
-        def clear() -> bool:  # what an earlier try has left
-            self._store.delete_tree(commit.path)
-            return True
-
-        from_root(self._group, f"making room for version {commit.version}", clear)
-        part = self._copy(commit, self._store)
-        assert part is not None
-        found = part
-        publish(self._store, self._group, commit, lambda _: found, sealed=link)
-
-    def _to_second(self, placed: Placed) -> None:
-        assert self._second is not None
-        here = self._second
-        for link in (*reversed(placed.commit.refs), placed.link):
-            commit = placed.commit if link == placed.link else self._commit_of(link)
-            rank = self._group.rank
-            error: Exception | None = None
-            try:
-                there = rank in here.place.ranks(commit.name)
-                if not there:
-                    here.place.forget(commit.name, rank)
-            except HoldfastError as failed:
-                there, error = False, failed
-            together(self._group, f"copying version {commit.version}", error=error)
-            part = self._copy(commit, None if there else here.place.store)
-            try:
-                if part is not None:
-                    put_held(here, commit, self._group, part)
-            except HoldfastError as failed:
-                error = failed
-            together(self._group, f"copying version {commit.version}", error=error)
-            error = None
-            try:
-                if here.leads:
-                    record = placed.record if link == placed.link else self._place.read_commit(commit.name) or b""
-                    here.place.put_commit(commit.name, record)
-            except Exception as failed:
-                error = failed
-            together(self._group, f"committing version {commit.version}", error=error)
-        with suppress(FencedError):
-            self.retain()
-
-    def _copy(self, commit: Commit, to: Store | None) -> Part | None:
-        """Copy this rank's data file (None: it is there) and return its index (collective).
-
-        The ranks have a word with each other after each slice of time, so that no deadline depends on how long it takes."""
-        part: Part | None = None
-        steps: Iterator[int] = iter(())
-        began, copied, over = time.monotonic(), 0, to is None
-        try:
-            while True:
-                error: Exception | None = None
-                try:
-                    if part is None and to is not None:
-                        part = own_part(self._place, commit.name, self._group.rank)
-                        steps = copy_data(self._place, commit, part, to)
-                    until = time.monotonic() + _SLICE
-                    while not over and (now := time.monotonic()) < until:
-                        ahead = self._ahead(copied, now - began)
-                        if ahead > 0:
-                            time.sleep(min(ahead, until - now))
-                            continue
-                        step = next(steps, None)
-                        copied, over = (copied, True) if step is None else (step, False)
-                except Exception as failed:
-                    error = failed
-                if all(together(self._group, f"copying version {commit.version}", over, error)):
-                    return part
-        finally:
-            if isinstance(steps, Generator):
-                steps.close()  # and with it its files
-
-    def _ahead(self, copied: int, seconds: float) -> float:
-        """Seconds that this rank is ahead of the limit, which is of all together: they are about as far."""
-        return 0.0 if self._limit is None else copied * self._group.size / self._limit - seconds
-
 
 def _name(placed: Placed | None) -> str:
     return placed.link.name if placed is not None else ""
+
+
+class Keepers:
+    """Those of one rank, for as many levels as there are behind the first."""
+
+    def __init__(self, each: Sequence[Keeper]) -> None:
+        self.each = list(each)
+
+    def supersede(self, levels: Sequence[str]) -> list[tuple[str, Placed]]:
+        """See `Keeper.supersede`: of the levels at which another version is due."""
+        return [(k.level, placed) for k in self.each if k.level in levels for placed in k.supersede()]
+
+    def put_back(self, superseded: Sequence[tuple[str, Placed]]) -> None:
+        """See `Keeper.put_back`."""
+        for k in self.each:
+            if found := [placed for level, placed in superseded if level == k.level]:
+                k.put_back(found)
+
+    def add(self, placed: Placed, superseded: Sequence[tuple[str, str]]) -> None:
+        """See `Keeper.add`; `superseded`: levels and names."""
+        for k in self.each:
+            if k.level in placed.due:
+                k.add(placed, [name for level, name in superseded if level == k.level])
+
+    @property
+    def pinned(self) -> list[str]:
+        """Names of the versions that must stay at the place for now."""
+        return [name for k in self.each for name in k.pinned]
+
+    @property
+    def idle(self) -> bool:
+        return all(k.idle for k in self.each)
+
+    def finish(self, seconds: float) -> bool:
+        """See `Keeper.finish`."""
+        end = time.monotonic() + seconds
+        return all([k.finish(max(0.0, end - time.monotonic())) for k in self.each])
+
+    def end(self) -> None:
+        """See `Keeper.end`."""
+        for k in self.each:
+            k.end()

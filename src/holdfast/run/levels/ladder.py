@@ -121,6 +121,12 @@ def climb(
     domain = ""
     try:
         domain = domain_of(redundancy.domain if redundancy else None)
+    except Exception as failed:
+        error = failed
+    domains = [str(name) for name in together(group, "looking for failure domains", domain, error)]
+    if redundancy is not None:
+        _deal(group, redundancy, domains, bool(known) or chosen, quiet=True)  # refused before anything is made
+    try:
         places = _open(wanted, run_id, where, known)
     except Exception as failed:
         error = failed
@@ -142,7 +148,7 @@ def climb(
 
 
 def _deal(
-    group: Group, level: Level, domains: Sequence[str], less: bool
+    group: Group, level: Level, domains: Sequence[str], less: bool, quiet: bool = False
 ) -> tuple[Level | None, list[tuple[int, ...]]]:
     """The redundancy's level and its sets. A run that has lost nodes goes on, with what the rest allows and a warning: smaller
     sets, fewer parities, or none. ConfigError if it may not have `less`, at the first start of a level that was asked for."""
@@ -160,7 +166,7 @@ def _deal(
             sets = deal(domains, None, m, default=level.set_size or LARGEST)
             found = level._replace(set_size=max(map(len, sets)), m=m)
             break
-    if group.rank == 0:
+    if group.rank == 0 and not quiet:
         count = len(set(domains))
         there = f"{len(domains)} ranks in {count} failure domain{'s' * (count != 1)}"
         instead = "until there are more, what a lost node had can't be rebuilt"

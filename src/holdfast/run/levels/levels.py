@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...catalog import Commit
@@ -68,7 +70,7 @@ class Levels:
     def clean(self) -> None:
         """Delete from the run's own store what is there of versions that nodes have committed and that were killed on their way
         to it: their indexes without a commit would look like a commit that was lost (on rank 0, sealed)."""
-        for name in self.view.commits:
+        for name in set(self.view.commits) - set(self.pinned):
             path = f"versions/{name}"
             with told("what was being copied to the run's own store was not deleted"):
                 if self.view.store.list(path) and not self.view.store.exists(f"{path}/{COMMIT_NAME}"):
@@ -76,7 +78,8 @@ class Levels:
 
     def begin(self, writer: Writer) -> None:
         """Have the versions of `writer` go to the levels (collective)."""
-        from .keeper import Keeper
+        from .copier import Copier, ToPlace, ToStore
+        from .keeper import Keeper, Keepers
         from .placing import Placing
 
         ladder = self.ladder
@@ -86,23 +89,29 @@ class Levels:
         if writer.background is None:
             ladder.switch_off("versions can't be protected and copied beside the program here")
             return
-        keeper: Keeper | None = None
-        group: Group | None = None
-        if ladder.stored is not None or ladder.second is not None:
-            group = make_background(ladder.group, ladder.timeout)
-        if group is not None:
-            rank = group.rank
-            second = None
-            if ladder.second is not None:
-                import os
+        keepers: list[Keeper] = []
+        if ladder.second is not None and (group := make_background(ladder.group, ladder.timeout)) is not None:
+            domain = ladder.nodes.domains[group.rank]
+            here = Here(ladder.places[ladder.second.kind], ladder.leads, domain, os.geteuid())
+            keepers.append(Keeper(ToPlace(Copier(ladder.place, group), here, self._retain_second), ladder.timeout))
+        if ladder.stored is not None and (group := make_background(ladder.group, ladder.timeout)) is not None:
+            copier = Copier(ladder.place, group, ladder.stored.limit)
 
-                second = Here(ladder.places[ladder.second.kind], ladder.leads, ladder.nodes.domains[rank], os.geteuid())
-            limit = ladder.stored.limit if ladder.stored is not None else None
-            keeper = Keeper(
-                writer.store, ladder.place, group, limit, second, ladder.timeout,
-                lambda names: writer.tidying.after(writer.attempt, *names),
-            )  # fmt: skip
+            def after(names: Sequence[str]) -> None:
+                writer.tidying.after(writer.attempt, *names)
+
+            keepers.append(Keeper(ToStore(copier, writer.store, after), ladder.timeout))
+        keeper = Keepers(keepers) if keepers else None
         self.placing = writer.levels = Placing(ladder, writer.store, writer.background, keeper, writer.attempt)
+
+    def _retain_second(self) -> None:
+        if self.placing is not None:
+            self.placing.retain_second()
+
+    @property
+    def pinned(self) -> list[str]:
+        """Names of the versions that are being copied, or are to be (local)."""
+        return self.placing.keeper.pinned if self.placing is not None and self.placing.keeper is not None else []
 
     def account(self, commit: Commit) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
         """For `Restored`: each rank's source of the version, and what all ranks have read (collective)."""

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 from ...catalog import Commit
 from ...catalog.places import Held
@@ -19,8 +20,9 @@ from ...group import Group, together
 from ...levels import Level
 from ...store import Store
 from ...units import bytes_text
-from .keeper import Keeper, Placed
+from .keeper import Keepers
 from .ladder import Ladder
+from .placed import Placed
 from .retaining import retain
 
 log = logging.getLogger("holdfast")
@@ -35,7 +37,7 @@ class Placing:
     """For one rank's execution. `ready`: whether the place took the last version and has room for the next; alike on all
     ranks. `open`: until the program leaves. `lineage`: names of the versions that count, newest first."""
 
-    def __init__(self, ladder: Ladder, store: Store, background: Group, keeper: Keeper | None, attempt: int) -> None:
+    def __init__(self, ladder: Ladder, store: Store, background: Group, keeper: Keepers | None, attempt: int) -> None:
         self.ladder, self.store, self.keeper, self.attempt = ladder, store, keeper, attempt
         self._group = background
         self.ready = self.open = True
@@ -45,10 +47,8 @@ class Placing:
         self._last: dict[str, tuple[int, int | None, float]] = {}  # by level: versions, step and time of the last one
         self._made = 0
         self._failures = self._pause = 0  # of the place, one after the other; versions that go by it
-        self._superseded: list[Placed] = []  # on rank 0, by the version that is being committed
+        self._superseded: list[tuple[str, Placed]] = []  # on rank 0, by the version that is being committed
         rank = background.rank
-        if keeper is not None:
-            keeper.retain = self._retain_second
         self._here = Here(ladder.place, ladder.leads, ladder.nodes.domains[rank], os.geteuid())
 
     def wants(self, reason: str, waits: bool) -> bool:
@@ -81,7 +81,8 @@ class Placing:
         else:
             self._told -= {"room", "place"}
         self.lineage.insert(0, done.link.name)
-        due, superseded = (tuple(map(str, words)) for words in done.told)
+        due = tuple(map(str, done.told[0]))
+        superseded = [(str(level), str(name)) for level, name in done.told[1]]
         took = time.perf_counter() - began
         if rank == 0:
             log.info(
@@ -116,7 +117,7 @@ class Placing:
         except HoldfastError:
             return False
 
-    def _due(self, commit: Commit) -> list[list[str]]:
+    def _due(self, commit: Commit) -> list[list[Any]]:
         """On rank 0: the levels behind the first that this version is to reach, and the versions that are not copied for it."""
         self._made += 1
         self._superseded = []
@@ -125,10 +126,9 @@ class Placing:
             if level is not None and self._is_due(level, commit):
                 found.append(level.kind)
                 self._last[level.kind] = self._made, commit.step, time.monotonic()
-        if self.keeper is not None and set(found) - {"rs"}:
-            self._superseded = self.keeper.supersede()
-            found = sorted({*found, *(level for placed in self._superseded for level in placed.due)})
-        return [found, [placed.link.name for placed in self._superseded]]
+        if self.keeper is not None:
+            self._superseded = self.keeper.supersede(found)
+        return [found, [[level, placed.link.name] for level, placed in self._superseded]]
 
     def _is_due(self, level: Level, commit: Commit) -> bool:
         every = level.every
@@ -184,7 +184,7 @@ class Placing:
         needed = {*pinned, self._protected}
         retain(self.ladder.place, self.store, self.attempt, self.lineage, self.ladder.first.keep, needed)
 
-    def _retain_second(self) -> None:
+    def retain_second(self) -> None:
         """The same at the second place, in the keeper's thread."""
         if self.ladder.leads and self.ladder.second is not None:
             place = self.ladder.places[self.ladder.second.kind]

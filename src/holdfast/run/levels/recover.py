@@ -20,6 +20,7 @@ from .view import Holding, View, as_store
 
 if TYPE_CHECKING:
     from ...recovery import Holdings, RecoveryPlan
+    from ...recovery.recoveryplan import Source
 
 log = logging.getLogger("holdfast")
 
@@ -234,12 +235,17 @@ class Recovery:
         if plan is None or plan.version is None:
             return
         words = []
-        for rank in range(plan.ranks):
-            source = plan.source(rank)
+        sources = [plan.source(rank) for rank in range(plan.ranks)]
+        for source in sources:
             text = {
                 "own": f"{source.place}, on its own node",
                 "move": f"{source.place}, moved from {source.node}",
-                "rebuild": f"{source.place}, rebuilt by ranks {', '.join(str(r) for r in source.members if r != rank)}",
+                "rebuild": f"{source.place}, rebuilt by ranks {_named(source.members, sources)}",
             }.get(source.kind, "the run's own store")
             words.append(text)
         self.sources[plan.version.name] = words
+
+
+def _named(members: Sequence[int], sources: Sequence[Source]) -> str:
+    """Those of a set that are left."""
+    return ", ".join(str(r) for r in members if sources[r].kind != "rebuild")
