@@ -26,10 +26,10 @@ class Level(NamedTuple):
 
     `kind`: "memory", "local", "rs" (redundancy of any sort) or "global"; `name`: what the user calls it, "memory", "local",
     "partner", "xor", "rs" or "global". `every`: which checkpoints come to it; None: all of them, and to global as many as
-    its store takes. `keep`: which stay; None: the default. `root`: of a place, an absolute directory; None: memory's
-    default. `set_size`, `m`: of a redundancy, members of a set (None: as many as there are failure domains, 8 at most) and
-    parities. `limit`: of global, bytes per second that all ranks together write to it; None: no limit. `domain`: of a
-    redundancy, called on each rank, gives its failure domain; None: the node's.
+    its store takes; the first place has none, as it gets each. `keep`: which stay; None: the default. `root`: of a place, an
+    absolute directory; None: memory's default. `set_size`, `m`: of a redundancy, members of a set (None: as many as there
+    are failure domains, 8 at most) and parities. `limit`: of global, bytes per second that all ranks together write to it;
+    None: no limit. `domain`: of a redundancy, called on each rank, gives its failure domain; None: the node's.
     """
 
     kind: str
@@ -49,8 +49,9 @@ Root = str | os.PathLike[str]
 def memory(root: Root | None = None, *, every: Every | None = None, keep: Keep | None = None) -> Level:
     """Checkpoints in the node's memory: they outlive the process, not the node (local).
 
-    `root`: a directory in memory, by its absolute path; None: /dev/shm. `every`: versions(n), steps(n), seconds(s), or
-    several of them joined by |; None: every checkpoint. ConfigError for what can't be.
+    `root`: a directory in memory, by its absolute path; None: /dev/shm. `every`: where memory is behind `local`, which
+    checkpoints come to it: versions(n), steps(n), seconds(s), or several of them joined by |; None: every one. The first place
+    of a list gets every checkpoint, as often as the loop's own `every=` says, and can't have it. ConfigError for what can't be.
     """
     return _checked(Level("memory", "memory", every, keep, _path(root)))
 
@@ -58,8 +59,8 @@ def memory(root: Root | None = None, *, every: Every | None = None, keep: Keep |
 def local(root: Root, *, every: Every | None = None, keep: Keep | None = None) -> Level:
     """Checkpoints in a directory on a disk of the node: they outlive its restart (local).
 
-    `root`: the directory's absolute path, the same on all nodes; each node has a disk of its own behind it. `every`: as for
-    `memory`. ConfigError for what can't be.
+    `root`: the directory's absolute path, the same on all nodes; each node has a disk of its own behind it. `every`: where it
+    is behind `memory`, and then as there; the first place of a list can't have it. ConfigError for what can't be.
     """
     return _checked(Level("local", "local", every, keep, _path(root)))
 
@@ -68,7 +69,8 @@ def partner(*, every: Every | None = None, domain: Callable[[], str] | None = No
     """What a rank has at the first place is copied to a rank of another failure domain: one of the two may be lost (local).
 
     `domain`: called on each rank, gives the name of what fails together with it; None: HOLDFAST_FAILURE_DOMAIN, else the
-    host's name. `every`: as for `memory`. ConfigError for what can't be.
+    host's name. `every`: which checkpoints are protected: versions(n), steps(n), seconds(s), or several of them joined by |;
+    None: every one. ConfigError for what can't be.
     """
     return _checked(Level("rs", "partner", every, set_size=2, m=1, domain=domain))
 
@@ -96,7 +98,7 @@ def rs(
 def global_(*, every: Every | None = None, keep: Keep | None = None, limit: float | str | None = None) -> Level:
     """The run's own store, to which checkpoints of the first place are copied in the background (local).
 
-    `limit`: bytes per second that all ranks together write, a number or "500MB/s". `every`: as for `memory`; None or
+    `limit`: bytes per second that all ranks together write, a number or "500MB/s". `every`: as for `partner`; None or
     auto(): as often as the store takes. `keep`: None: the option `keep` of the run. ConfigError for what can't be.
     """
     return _checked(Level("global", "global", every, keep, limit=_rate(limit)))
@@ -120,8 +122,8 @@ def parse_levels(value: object) -> tuple[Level, ...]:
 
     `value`: a list of levels, or one. Each is a Level, a mapping ({"kind": "xor", "set_size": 4, "every": "10 steps"}: a
     table of the file), or text, a name and its settings ("xor:set_size=4:every=10 steps"). A text may also be
-    the whole list, separated by commas ("memory,xor,global"). Redundancy without a place is over memory. ConfigError says
-    what is wrong and what is allowed.
+    the whole list, separated by commas ("memory,xor,global"). Redundancy without a place is over memory. The first
+    place can't have `every`. ConfigError says what is wrong and what is allowed.
     """
     if isinstance(value, str):
         items: list[object] = [*value.split(",")] if value.strip() else []
@@ -147,7 +149,15 @@ def parse_levels(value: object) -> tuple[Level, ...]:
         kinds[level.kind] = level.name
     if "rs" in kinds and "memory" not in kinds and "local" not in kinds:
         levels.insert(0, memory())
-    return tuple(sorted(levels, key=lambda level: {"rs": 1, "global": 2}.get(level.kind, 0)))
+    ordered = tuple(sorted(levels, key=lambda level: {"rs": 1, "global": 2}.get(level.kind, 0)))
+    first = ordered[0]
+    if first.kind in ("memory", "local") and first.every is not None:
+        raise ConfigError(
+            f"The level {first.name!r} can't have every=...: it is the first place, which gets every checkpoint. How often "
+            "there is one is said at the loop, run.steps(n, every=...); the every= of a level is for those behind the first "
+            "place. Leave it out here."
+        )
+    return ordered
 
 
 def describe(levels: Iterable[Level]) -> list[str]:
@@ -268,9 +278,10 @@ def _check_set(level: Level) -> None:
 
 
 def _check_every(name: str, every: object) -> None:
-    allowed = "versions(10), steps(100), seconds(60) or auto() of holdfast"
+    allowed = "holdfast.versions(10), holdfast.steps(100), holdfast.seconds(60) or holdfast.auto()"
     if not isinstance(every, Every):
-        raise ConfigError(f"The level {name!r} can't have every={every!r:.80}: {allowed} is needed.")
+        text = " Text such as '10 versions' is for holdfast.toml and the environment." if isinstance(every, str) else ""
+        raise ConfigError(f"The level {name!r} can't have every={every!r:.80}: {allowed} is needed.{text}")
     timed = (every.versions, every.steps, every.seconds) != (None, None, None)
     if every.overhead is not None or (every.auto is not None and (timed or every.auto != Auto())):
         # What checkpoints cost the program is measured in its loop; a level works beside it.
@@ -337,14 +348,23 @@ def _keep(name: str, value: Any) -> Any:
         raise ConfigError(f"The level {name!r} can't have keep={value!r:.80}: {error}.") from None
 
 
+# Words for units, each with how many of the first of its kind it is.
+_UNITS = {
+    "version": ("versions", 1), "versions": ("versions", 1), "step": ("steps", 1), "steps": ("steps", 1),
+    "s": ("seconds", 1), "second": ("seconds", 1), "seconds": ("seconds", 1),
+    "min": ("seconds", 60), "minute": ("seconds", 60), "minutes": ("seconds", 60),
+    "h": ("seconds", 3600), "hour": ("seconds", 3600), "hours": ("seconds", 3600),
+}  # fmt: skip
+
+
 def _every(name: str, value: Any) -> Any:
-    """An Every from text: "10 versions", "100 steps", "60 seconds", several of these joined by "|", or "auto"."""
+    """An Every from text: "10 versions", "100 steps", "60 seconds" (or min, h), several of these joined by "|", or "auto"."""
     if not isinstance(value, str):
         return value
-    makers: dict[str, Callable[[str], Every]] = {
-        "versions": lambda n: versions(int(n)),
-        "steps": lambda n: steps(int(n)),
-        "seconds": lambda s: seconds(float(s)),
+    makers: dict[str, Callable[[str, int], Every]] = {
+        "versions": lambda n, _: versions(int(n)),
+        "steps": lambda n, _: steps(int(n)),
+        "seconds": lambda s, each: seconds(float(s) * each),
     }
     found: Every | None = None
     for text in value.split("|"):
@@ -353,12 +373,12 @@ def _every(name: str, value: Any) -> Any:
             if text.strip() == "auto":
                 part = auto_every()
             else:
-                unit = unit.strip()
-                part = makers[unit if unit in makers else unit + "s"](number)
+                kind, each = _UNITS[unit.strip()]
+                part = makers[kind](number, each)
         except (ValueError, KeyError, OverflowError, ConfigError):
             raise ConfigError(
-                f"The level {name!r} can't have every={value!r:.80}: '10 versions', '100 steps', '60 seconds' or 'auto' is "
-                "needed, positive numbers all."
+                f"The level {name!r} can't have every={value!r:.80}: '10 versions', '100 steps', '60 seconds', '10 min', '2 h' "
+                "or 'auto' is needed, positive numbers all."
             ) from None
         found = part if found is None else found | part
     return found

@@ -38,6 +38,12 @@ from holdfast.policy import Every, Keep
         ([{"kind": "xor", "domain": os.getcwd}], [memory(), xor(domain=os.getcwd)]),
         ("global:every=1 version", [global_(every=versions(1))]),
         ("global:every= 1.5  seconds", [global_(every=seconds(1.5))]),
+        ("global:every=2 h", [global_(every=seconds(7200))]),
+        ("global:every=0.5 hours|7 versions", [global_(every=seconds(1800) | versions(7))]),
+        ("global:every=1 hour", [global_(every=seconds(3600))]),
+        ("memory,xor:every=10 min", [memory(), xor(every=seconds(600))]),
+        ("global:every=1 minute", [global_(every=seconds(60))]),
+        ("global:every=90 s", [global_(every=seconds(90))]),
         ("global:every=1 step | 60 seconds", [global_(every=steps(1) | seconds(60))]),
     ],
 )  # fmt: skip
@@ -77,7 +83,9 @@ def test_what_is_understood(given, expected):
         ([{"kind": "memory", "keep": {"lats": 3}}], "'lats'; did you mean 'last'"),
         ([{"kind": "memory", "keep": True}], "keep=True"),
         ([{"kind": "memory", "keep": [3]}], "keep=\\[3\\]"),
-        ([{"kind": "memory", "every": 10}], "every=10: versions"),
+        ([{"kind": "xor", "every": 10}], r"every=10: holdfast\.versions"),
+        ("memory:every=10 versions,global", "'memory' can't have every=.*first place, which gets every checkpoint"),
+        ([{"kind": "local", "root": "/s", "every": "1 h"}, "memory:every=2 steps"], "'local' can't have every=.*Leave"),
         ([{"name": "memory"}], "lacks its kind: kind = one of memory, local"),
         ([{"kind": 3}], "has 3 for its kind"),
         ([{}], "lacks its kind"),
@@ -91,11 +99,11 @@ def test_what_is_refused(given, words):
 
 @pytest.mark.parametrize(
     "every",
-    ["", "10", "versions", "10 hours", "10versions", "ten versions", "0 versions", "-1 steps", "1.5 steps",
-     "nan seconds", "0 seconds", "10 versions |", "| auto", "always"],
+    ["", "10", "versions", "10 ", "10 days", "10 m", "nan h", "0 min", "10versions", "ten versions", "0 versions",
+     "-1 steps", "1.5 steps", "nan seconds", "0 seconds", "10 versions |", "| auto", "always"],
 )  # fmt: skip
 def test_cadences_that_are_refused(every):
-    with pytest.raises(ConfigError, match="'global' can't have every=.*: '10 versions', '100 steps', '60 seconds' or 'auto'"):
+    with pytest.raises(ConfigError, match="'global' can't have every=.*: '10 versions', '100 steps', .* '2 h' or 'auto'"):
         parse_levels([{"kind": "global", "every": every}])
 
 
@@ -127,6 +135,12 @@ def redundancies(draw: st.DrawFn) -> Level:
     return rs(size, draw(st.integers(1, (size or 8) - 1)), every=every)
 
 
+def allowed(levels: list[Level]) -> list[Level]:
+    """The same, but the first place without a cadence."""
+    first = next((level for level in levels if level.kind in ("memory", "local")), None)
+    return [level._replace(every=None) if level is first else level for level in levels]
+
+
 lists = st.lists(
     st.one_of(
         st.builds(memory, st.none() | roots, every=everies, keep=keeps),
@@ -136,7 +150,7 @@ lists = st.lists(
     ),
     min_size=1,
     unique_by=lambda level: level.kind,
-)
+).map(allowed)
 
 
 def every_text(every: Every) -> str:

@@ -81,8 +81,8 @@ def test_limits(limit, nbytes):
         (lambda: memory(""), r"root=''"),
         (lambda: memory(keep=2), r"'memory' can't have keep=2: holdfast\.Keep\(last=2\)"),
         (lambda: memory(keep=Keep(records=3)), r"'memory' holds no records"),
-        (lambda: memory(every=10), r"'memory' can't have every=10: versions\(10\), steps\(100\)"),
-        (lambda: xor(every="10 steps"), r"'xor' can't have every='10 steps'"),
+        (lambda: memory(every=10), r"'memory' can't have every=10: holdfast\.versions\(10\), holdfast\.steps\(100\)"),
+        (lambda: xor(every="10 steps"), r"every='10 steps': holdfast\.versions\(10\).*Text .* is for holdfast.toml"),
         (lambda: memory(every=Every()), r"never"),
         (lambda: global_(every=holdfast.overhead(0.1)), r"overhead.* for a loop"),
         (lambda: global_(every=holdfast.auto(mtbf=3600)), r"auto\(mtbf=\.\.\.\) are for a loop"),
@@ -134,10 +134,24 @@ def test_order(given, names):
 
 
 def test_nothing_of_a_level_is_lost_on_the_way():
-    place = local("/s", every=versions(3), keep=Keep(last=4))
+    first, place = memory(keep=Keep(last=2)), local("/s", every=versions(3), keep=Keep(last=4))
     redundancy = rs(6, 2, every=holdfast.seconds(9), domain=domain)
     store = global_(every=holdfast.steps(100), keep=Keep(last=5, records=6), limit=7)
-    assert parse_levels([store, redundancy, place]) == (place, redundancy, store)
+    assert parse_levels([store, redundancy, first, place]) == (first, place, redundancy, store)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        memory(every=versions(10)),
+        [memory(every=holdfast.auto()), local("/s"), global_()],
+        [local("/s", every=holdfast.seconds(60)), memory(every=versions(2))],
+        [global_(every=versions(2)), xor(every=versions(2)), local("/s", every=versions(2))],
+    ],
+)
+def test_the_first_place_gets_every_checkpoint(given):
+    with pytest.raises(ConfigError, match=r"can't have every=.*is the first place.*run\.steps\(n, every=\.\.\.\)"):
+        parse_levels(given)
 
 
 SAME = memory()
