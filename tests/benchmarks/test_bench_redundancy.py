@@ -52,7 +52,7 @@ def test_a_member_of_the_bench_keeps_what_is_computed_in_place() -> None:
     import numpy as np
 
     member = redundancy.Memory(np.zeros(8, np.uint8), np.zeros(4, np.uint8), 4)
-    block = member.place(True, 0, 1, 3)
+    block = member.room_for(True, 0, 1, 3)
     block[:] = 7
     member.write(True, 0, 1, block)
     member.write(False, 1, 0, np.full(4, 9, np.uint8))

@@ -29,7 +29,7 @@ METHODS = {"write_text", "write_bytes", "read_text", "read_bytes", "touch", "tof
 # Who may, and why. A function's name, or * for the whole file.
 ALLOWED = {
     ("run/outfiles.py", "*"): "the program's own output files, not the run's storage",
-    ("run/opening.py", "_report"): "the supervisor's report file, outside the run",
+    ("run/reporting.py", "_report"): "the supervisor's report file, outside the run",
     ("run/signals.py", "_handle"): "says on stderr that a signal was heard",
     ("config.py", "_file"): "reads holdfast.toml",
     ("catalog/process.py", "*"): "reads /proc",
