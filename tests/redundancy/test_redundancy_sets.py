@@ -44,9 +44,13 @@ def test_two_ranks_a_node():
     ("domains", "size", "m", "words"),
     [
         (["a", "a", "b", "b"], 4, 1, "needs as many failure domains; there are 2"),
-        (["a"] * 4, None, 1, "'a' has 4 of the 4 ranks"),
+        (["vm"] * 4, None, 1, r"All ranks are in one failure domain \(vm\), and no redundancy is possible there.*Leave the"),
+        (["vm"], 8, 2, r"one failure domain \(vm\).*run on more nodes, or .*HOLDFAST_FAILURE_DOMAIN or the level's domain="),
         (["a", "a", "a", "b", "c"], None, 1, "'a' has 3 of the 5 ranks, too many for the 3 domains"),
-        (["a", "b"], None, 2, "2 parities need sets of at least 3 members"),
+        (["a", "b"], None, 2, r"2 parities need .* at least 3 members .* there are 2 \(a, b\), .* 1 parity at most.*Use m=1"),
+        (["a", "b", "b", "c"], 8, 3, r"at least 4 members .* there are 3 \(a, b, c\), .*Use set_size=3 and m=2 or less"),
+        (["a", "a", "b", "c"], 3, 2, "2 parities need sets .*'a' has 2 of the 4 .*use more nodes, or fewer parities"),
+        (["a", "a", "a", "b"], 2, 1, "1 parity needs sets .*use more nodes, or leave the redundancy level out"),
     ],
 )
 def test_what_can_not_be_is_told(domains, size, m, words):
