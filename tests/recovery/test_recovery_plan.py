@@ -100,8 +100,9 @@ def test_the_version_before_when_the_newest_cannot_be_had():
     assert p.version == OLD
     assert p.passed[0].link == NEW
     assert p.passed[0].reason == (
-        "ranks 2-5 can't be had: of the set of ranks 0, 2, 4, 6 (memory) 2 of 4 are lost, and 1 may be; of the set of ranks 1, "
-        "3, 5, 7 (memory) 2 of 4 are lost, and 1 may be; and the global store doesn't have it"
+        "ranks 2-5 can't be had: of the set of ranks 0, 2, 4, 6 (memory) 2 of 4 are on no node that was asked, and 1 may be "
+        "lost; of the set of ranks 1, 3, 5, 7 (memory) 2 of 4 are on no node that was asked, and 1 may be lost; and the global "
+        "store doesn't have it"
     )
     assert p.lines()[-1] == f"version 43 passed over: {p.passed[0].reason}"
 
@@ -114,7 +115,7 @@ def test_two_parities_and_a_lost_one():
     world.held["n3", "memory", NEW]["parity"].discard(6)
     p = planned(world)
     assert p.version == OLD
-    assert "2 of 4 are lost and of 1 more the parity, and 2 may be; " in p.passed[0].reason
+    assert "2 of 4 are on no node that was asked and of 1 more the parity, and 2 may be lost; " in p.passed[0].reason
     assert p.passed[0].reason.startswith("ranks 2, 4 can't")
 
 
@@ -132,7 +133,7 @@ def test_nothing_anywhere():
     p = planned(world)
     assert p.version is None and p.takes == () and p.ranks == 0
     assert [x.link for x in p.passed] == [NEW, OLD]
-    everything = "ranks 0-7 can't be had: no node holds anything of it; and the global store doesn't have it"
+    everything = "ranks 0-7 can't be had: no node that was asked holds anything of it; and the global store doesn't have it"
     assert {x.reason for x in p.passed} == {everything}
     assert p.lines()[0] == "no version can be had"
     assert plan(merge([]), [], homes(["n0"])).lines() == ["there is no version"]
@@ -143,7 +144,7 @@ def test_without_redundancy_nobody_knows_a_set():
     world.save(NEW, "memory", None, 0)
     world.lose(["n1"])
     assert planned(world).passed[0].reason == (
-        "rank 1 can't be had: no node that is left knows a redundancy set of rank 1; and the global store doesn't have it"
+        "rank 1 can't be had: no node that was asked knows a redundancy set of rank 1; and the global store doesn't have it"
     )
 
 
@@ -273,7 +274,8 @@ def test_lines_stay_short():
     p = planned(world, at=at)
     assert max(map(len, p.lines())) < 600
     lost = "ranks 0, 2, 4, 6, 8, 10, … (28 in all)"
-    first = "of the set of ranks 0, 8, 16, 24, 32, 40, … (8 in all) (memory) 7 of 8 are lost, and 1 may be; "
+    first = "of the set of ranks 0, 8, 16, 24, 32, 40, … (8 in all) (memory) 7 of 8 are on no node that was asked, and 1 may "
+    first += "be lost; "
     assert p.passed[0].reason.startswith(f"{lost} can't be had: {first}")
     assert "; so it is with 1 more set; and the " in p.passed[0].reason
     assert planned(world, new=True, at=at).lines()[1:3] == [

@@ -41,7 +41,8 @@ def version_text(link: Link) -> str:
 
 
 def shortage(holdings: Holdings, sources: Sources) -> str:
-    """Why some ranks of a version have no source: which, of which sets how many are lost, and how many may be."""
+    """Why some ranks of a version have no source: which, of which sets how many are nowhere, and how many may be lost. What is
+    on no node that was asked need not be lost: nobody knows here which nodes there are besides."""
     nowhere = where(sources.kind == NOWHERE)
     found: list[str] = []
     covered, sets = np.zeros(sources.ranks, np.bool_), 0
@@ -54,15 +55,15 @@ def shortage(holdings: Holdings, sources: Sources) -> str:
             also = f" and of {bare} more the parity" if bare else ""
             found.append(
                 f"of the set of {ranks_text(np.sort(members))} ({PLACES[short.place]}) {lost} of {len(members)} "
-                f"are lost{also}, and {short.m} may be"
+                f"are on no node that was asked{also}, and {short.m} may be lost"
             )
     if sets > len(found):
         found.append(f"so it is with {sets - len(found)} more set{'' if sets - len(found) == 1 else 's'}")
     alone = nowhere[~covered[nowhere]]
     if len(alone) == sources.ranks:
-        found.append("no node holds anything of it")
+        found.append("no node that was asked holds anything of it")
     elif len(alone):
-        found.append(f"no node that is left knows a redundancy set of {ranks_text(alone)}")
+        found.append(f"no node that was asked knows a redundancy set of {ranks_text(alone)}")
     return f"{ranks_text(nowhere)} can't be had: {'; '.join(found)}; and the global store doesn't have it"
 
 
