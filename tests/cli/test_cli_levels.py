@@ -22,7 +22,10 @@ import holdfast
 from holdfast.catalog import read_catalog
 from holdfast.catalog.overview import ON_NODES
 from holdfast.catalog.places import open_place
+from holdfast.cli.salvage import ONLY_HERE
 from holdfast.engine.verify import Damage
+from holdfast.format import Link
+from holdfast.run.levels.outlook import Lost, newer
 from holdfast.run.maintenance import verify
 from holdfast.store import open_store
 from holdfast.supervisor import launcher
@@ -160,7 +163,7 @@ def test_plan_and_salvage(one, document, invoke):
     before = tree(one, "memory")
     done = invoke("plan", one)
     assert done.exit_code == 0
-    assert done.stdout.splitlines() == ["version 6, 1 rank:", "  rank 0: own node's memory"]
+    assert done.stdout.splitlines() == ["version 6, 1 rank:", "  rank 0: own node's memory", ONLY_HERE]
     assert "version 6" in done.stderr and "memory in" in done.stderr
     found = document("plan", one)
     assert (found["version"], found["in_use"], found["silent"]) == (6, None, [])
@@ -176,17 +179,52 @@ def test_plan_and_salvage(one, document, invoke):
     after = tree(one, "memory")
     found = document("salvage", one)
     assert (found["version"], found["copied"], found["attempt"]) == (None, [], None)
-    assert "the run's own store has version 6 already" in found["message"]
+    assert "the run's own store has version 6 already" in found["message"] and found["lines"][-1] == ONLY_HERE
     assert tree(one, "memory") == after
     gone()
     assert document("ls", one)["lineage"][0] == 6
     assert verify(one) == []
 
 
-def test_what_is_not_in_use_can_be_taken_over(one, invoke, document):
+def test_a_node_that_holds_nothing_is_not_all_there_is(one, document, invoke):
+    gone()
+    found = document("plan", one)
+    assert found["version"] == 4 and found["lines"][-1] == ONLY_HERE and found["asked"][0]["places"] == []
+    assert invoke("plan", one).stdout.splitlines()[-1] == ONLY_HERE
+    done = invoke("salvage", one)
+    assert ONLY_HERE in done.stderr and "nothing to salvage: the run's own store has version 4 already" in done.stdout
+
+
+def test_what_is_older_than_what_a_start_takes_is_not_told(one, document):
+    """The run has gone on and is complete; version 6 is still in memory, and can't be had by another number of ranks."""
+    shutil.copytree("memory", "aside")
+    with holdfast.open(one) as run:
+        u = run.protect("u", np.zeros(1000))
+        for _ in run.steps(20, every=holdfast.steps(1)):
+            u += 1
+    shutil.copytree("aside", "memory", dirs_exist_ok=True)
+    found = document("plan", one, "-n", 2)
+    assert "00000006-a000001" in found["asked"][0]["versions"]
+    assert found["version"] > 6 and not [line for line in found["lines"] if "version 6" in line]
+    assert ONLY_HERE not in found["lines"], "a complete run has nothing on nodes"
+    # Nor what has lost its commit.
+    next(Path("memory").rglob("00000006-a000001/commit")).unlink()
+    for words in (("plan", one), ("salvage", one)):
+        assert not [line for line in document(*words)["lines"] if "version 6" in line]
+
+
+def test_lines_on_what_is_lost():
+    lost = [Lost("00000009-a000002", "nine"), Lost("00000006-a000001", "six")]
+    assert newer(lost, Link("00000006-a000002", "")) == ["nine"]
+    assert newer(lost, Link("00000005-a000001", "")) == ["nine", "six"] == newer(lost, None)
+
+
+@pytest.mark.parametrize("words", [("salvage",), ("rollback", "4", "--yes"), ("prune", "--yes")])
+def test_what_is_in_use_can_be_taken_over(one, invoke, document, words):
     with holdfast.open(one):
-        done = invoke("salvage", one)
+        done = invoke(words[0], one, *words[1:])
         assert (done.exit_code, "is in use: attempt 2 lives here" in done.stderr) == (1, True)
+        assert "take the run from it with --takeover (" in done.stderr and "takeover=True" not in done.stderr
         assert "attempt 2 lives here" in document("plan", one)["in_use"]
 
 
@@ -347,6 +385,23 @@ def test_too_many_lost_nodes(nodes):
 
 def newest_stored(run: str = "run") -> int:
     return read_catalog(open_store(run, create=False, read_only=True)).lineage[0].number
+
+
+def test_nodes_that_were_not_asked_are_not_called_lost(nodes, document, invoke, monkeypatch):
+    cluster = nodes(3)
+    cluster.program(3, KILLED, far=4)
+    for name in ("n0", None):
+        monkeypatch.setenv("HOLDFAST_NODE_MEMORY", f"nodes/{name}")
+        monkeypatch.setenv("HOLDFAST_FAILURE_DOMAIN", str(name))
+        found = document("plan", "run")
+        assert found["version"] == newest_stored() < KILLED and found["lines"][-1] == ONLY_HERE
+        lines = "\n".join(found["lines"])
+        assert "lost with" not in lines and "are lost" not in lines, lines
+        assert ("2 of 3 are on no node that was asked" in lines) == (name == "n0"), lines
+        done = invoke("salvage", "run")
+        assert ONLY_HERE in done.stderr and "nothing to salvage" in done.stdout
+    found, _ = cluster.command("plan", "run")
+    assert found["version"] == KILLED and ONLY_HERE not in found["lines"]
 
 
 def test_damage_and_a_missing_commit_are_gone_around(nodes):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import human
 from .arguments import json_option, run_argument, takeover_option
+
+if TYPE_CHECKING:
+    from ..catalog import Catalog
+
+ONLY_HERE = "only this node was asked: others may hold what is missing, and newer versions; ask them all with --hostfile"
 
 hostfile_option = click.option(
     "--hostfile",
@@ -27,8 +32,8 @@ def plan(url: str, hostfile: str | None, ranks: int | None, as_json: bool) -> No
     """Show which version a start would resume from, and from where each rank would have it: its own node, another node, rebuilt
     by its redundancy set, or the run's own store.
 
-    Asks this node what it holds; with a hostfile all that it names. The ranks are dealt over them by its slots. Nothing is
-    changed.
+    Asks this node what it holds; with a hostfile all that it names. The ranks are dealt over them by its slots. Without one,
+    what other nodes hold is not known: a line says so if the run has been on nodes. Nothing is changed.
 
     \b
     --json: {format, url, ranks, version, in_use, asked: [{node, places: [[kind, directory]], versions:
@@ -37,8 +42,10 @@ def plan(url: str, hostfile: str | None, ranks: int | None, as_json: bool) -> No
     last]]}], sets, parities}], passed: [{name, digest, reason}], notes}}. in_use: who holds the run, null
     if it is free.
     """
-    human.require_run(url)
+    catalog = human.require_run(url)
     found, silent = _ask({"do": "plan", "ranks": ranks}, url, hostfile, lambda event: None)
+    if hostfile is None and _on_nodes(catalog):
+        found["lines"].append(ONLY_HERE)
     if as_json:
         asked = [{k: v for k, v in one.items() if k != "line"} for one in found["asked"]]
         human.document(
@@ -71,8 +78,8 @@ def salvage(url: str, hostfile: str | None, takeover: bool, as_json: bool) -> No
     --json: {format, url, version, step, copied: [{version, bytes}], attempt, message, asked, silent,
     lines, plan}, the last four as of `holdfast plan`. version: null if there was nothing to salvage.
     """
-    human.require_run(url)
-    with ExitStack() as stack:
+    catalog = human.require_run(url)
+    with ExitStack() as stack, named_options():
         bars: list[Callable[[int, int], None] | None] = []
 
         def heard(event: dict[str, Any]) -> None:
@@ -85,6 +92,9 @@ def salvage(url: str, hostfile: str | None, takeover: bool, as_json: bool) -> No
                     bars[0](*event["progress"])
 
         found, silent = _ask({"do": "salvage", "takeover": takeover}, url, hostfile, heard)
+    if hostfile is None and _on_nodes(catalog) and (found["version"] is None or found["plan"].get("passed")):
+        found["lines"].append(ONLY_HERE)
+        click.echo(ONLY_HERE, err=True)
     if as_json:
         asked = [{k: v for k, v in one.items() if k != "line"} for one in found.pop("asked")]
         human.document(url=human.place(url), **found, asked=asked, silent=silent)
@@ -108,6 +118,26 @@ def _ask(
     survivors = find_survivors(read_hosts(hostfile))
     request["slots"] = [host.slots for host in survivors.hosts]
     return ask(request, survivors.hosts, heard), list(survivors.silent)
+
+
+def _on_nodes(catalog: Catalog) -> bool:
+    """Whether nodes that were not asked may hold something of the run: a complete one has left nothing there."""
+    return not catalog.complete and any(attempt.places for attempt in catalog.attempts)
+
+
+@contextmanager
+def named_options() -> Iterator[None]:
+    """For commands with `takeover_option`: an error that names the argument of a call names the command's option instead."""
+    from ..errors import RunInUseError
+
+    def told(text: str) -> str:
+        return text.replace("takeover=True", "--takeover")
+
+    try:
+        yield
+    except RunInUseError as error:
+        causes = tuple(cause._replace(message=told(cause.message)) for cause in error.causes)
+        raise RunInUseError(told(error.message), file=error.file, causes=causes) from None
 
 
 def _tell_silent(silent: list[str]) -> None:

@@ -11,6 +11,7 @@ import click
 from . import human
 from .arguments import json_option, run_argument, takeover_option, version_argument, yes_option
 from .here import clean_left, find_left
+from .salvage import named_options
 
 if TYPE_CHECKING:
     from ..catalog.places import StalePlace
@@ -73,7 +74,8 @@ def rollback(url: str, version: int, takeover: bool, yes: bool, as_json: bool) -
 
     human.require_run(url)
     human.confirm(f"Roll {url} back to version {version}, and abandon what came after it?", yes)
-    back(url, version, takeover=takeover)
+    with named_options():
+        back(url, version, takeover=takeover)
     if as_json:
         human.document(url=human.place(url), version=version)
     else:
@@ -118,10 +120,12 @@ def prune(
     catalog = human.require_run(url)
     policy = _keep(keep, keep_records)
     if not dry_run and not yes and human.interactive():
-        _removed(url, remove(url, policy, takeover=takeover, damaged=damaged, dry_run=True), True, err=True)
+        with named_options():
+            first = remove(url, policy, takeover=takeover, damaged=damaged, dry_run=True)
+        _removed(url, first, True, err=True)
         _left(find_left(url, catalog), True, err=True)
         human.confirm("Delete these?", yes)
-    with human.progress("prune", unit="versions") as tell:
+    with named_options(), human.progress("prune", unit="versions") as tell:
         gone = remove(url, policy, takeover=takeover, damaged=damaged, dry_run=dry_run, progress=tell)
     left = find_left(url, catalog)
     if not dry_run:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...format import parse_version
 from ...group import Group, from_root
-from .outlook import Outlook, identify
+from .outlook import Lost, Outlook, identify, newer
 
 
 def deal(ranks: int, slots: Sequence[int]) -> list[int]:
@@ -39,10 +39,8 @@ def foresee(group: Group, url: str, slots: Sequence[int], ranks: int | None, lea
         for c in other:
             number = (parse_version(c.link.name) or (0, 0))[0]
             many = f"{c.ranks} rank{'s' * (c.ranks != 1)}"
-            lost.append(
-                f"version {number} is of {many}, and {size} can go on only from what the run's own store has: "
-                "`holdfast salvage` brings it there"
-            )
+            line = f"version {number} is of {many}, and {size} can go on only from what the run's own store has: "
+            lost.append(Lost(c.link.name, line + "`holdfast salvage` brings it there"))
         homes = [outlook.nodes.of[i] for i in deal(size, slots)]
         same = [c if c.ranks == size else c._replace(refs=()) for c in candidates if c not in other]
         assert outlook.holdings is not None
@@ -51,7 +49,7 @@ def foresee(group: Group, url: str, slots: Sequence[int], ranks: int | None, lea
             of_size = {key: value for key, value in outlook.holdings.of.items() if key[0] not in names}
             outlook.holdings = outlook.holdings._replace(of=of_size)
         found = outlook.plan(same, homes)
-        return [size, found.to_wire(), lost]
+        return [size, found.to_wire(), newer(lost, found.version)]
 
     told = from_root(group, "planning", look)
     assert isinstance(told, list)

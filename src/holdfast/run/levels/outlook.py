@@ -53,6 +53,20 @@ class Asked(NamedTuple):
         return f"node {self.node}: version{'s' * (len(numbers) > 1)} {some} ({where})"
 
 
+class Lost(NamedTuple):
+    """A version that counts and whose commit can't be read. `name`: the version's; `line`: for people."""
+
+    name: str
+    line: str
+
+
+def newer(lost: Sequence[Lost], than: Link | None) -> list[str]:
+    """What is told of those that are newer than the version that would be gone on from; of all if there is none: what is older
+    changes nothing."""
+    age = parse_version(than.name) if than is not None else None
+    return [one.line for one in lost if age is None or (parse_version(one.name) or age) > age]
+
+
 class Of(NamedTuple):
     """The run: its directory, its id, and the places that its attempts had."""
 
@@ -220,12 +234,13 @@ class Outlook:
         """The run as it is with what nodes hold."""
         return Snapshot(as_store(self.view))
 
-    def candidates(self) -> tuple[list[Candidate], list[str]]:
-        """The versions that count and whose commits can be read, newest first; a line for each whose can't."""
+    def candidates(self) -> tuple[list[Candidate], list[Lost]]:
+        """The versions that count and whose commits can be read, newest first; and those whose can't."""
         from ...recovery import Candidate
 
         snapshot = self.snapshot()
-        found, lost = [], []
+        found: list[Candidate] = []
+        lost: list[Lost] = []
         for entry in (*snapshot.missing, *snapshot.lineage):
             meant = entry.digest if isinstance(entry, Link) else ""
             try:
@@ -234,13 +249,14 @@ class Outlook:
                 # Else it was never committed, and nobody has lost it.
                 if meant or entry in snapshot.missing:
                     version = (parse_version(entry.name) or (0, 0))[0]
-                    lost.append(f"version {version}: neither a node that was asked nor the run's own store has its commit")
+                    line = f"version {version}: neither a node that was asked nor the run's own store has its commit"
+                    lost.append(Lost(entry.name, line))
                 continue
             except (DamageError, StorageError) as error:
-                lost.append(error.message)
+                lost.append(Lost(entry.name, error.message))
                 continue
             if meant and digest != meant:
-                lost.append(f"versions/{entry.name}/{COMMIT_NAME} is not the record that was sealed")
+                lost.append(Lost(entry.name, f"versions/{entry.name}/{COMMIT_NAME} is not the record that was sealed"))
                 continue
             found.append(Candidate(Link(entry.name, digest), commit.ranks, commit.refs, self.stored(Link(entry.name, digest))))
         return found, lost

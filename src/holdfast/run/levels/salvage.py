@@ -21,7 +21,7 @@ from ...group.serial import SerialGroup
 from ...store import KeyMissingError, Store
 from ...units import bytes_text
 from ..fencing import Heartbeat, fence
-from .outlook import Outlook, identify, open_all
+from .outlook import Outlook, identify, newer, open_all
 from .storing import Storing
 from .view import as_store
 
@@ -169,7 +169,8 @@ class _Salvage:
         candidates, lost = self.outlook.candidates()
         self.last = {}
         if not candidates:
-            return [b"", [], " ".join(["there is no version, in the run's own store or on the nodes that were asked.", *lost])]
+            why = ["there is no version, in the run's own store or on the nodes that were asked.", *newer(lost, None)]
+            return [b"", [], " ".join(why)]
         found = self.outlook.plan(candidates, self._homes(candidates[0].link, candidates[0].ranks)[0])
         known = {c.link: c for c in candidates}
         if found.version is not None and not known[found.version].stored:
@@ -177,13 +178,14 @@ class _Salvage:
             names, homes = self._homes(found.version, known[found.version].ranks)
             found = self.outlook.plan(candidates, names)
         self.last = found.to_body()
-        self._note(*found.lines(), *lost)
+        beyond = newer(lost, found.version)
+        self._note(*found.lines(), *beyond)
         if found.version is None:
             return [b"", [], "no version can be had."]
         if known[found.version].stored:
             number = _number(found.version)
-            newer = "; newer ones can't be had" if found.passed or lost or self.outlook.bad else ""
-            return [b"", [], f"the run's own store has version {number} already, the newest that can be had{newer}."]
+            more = "; newer ones can't be had" if found.passed or beyond or self.outlook.bad else ""
+            return [b"", [], f"the run's own store has version {number} already, the newest that can be had{more}."]
         takes = tuple(take for take in found.takes if not known[take.link].stored)
         missing = RecoveryPlan(found.nodes, takes, found.passed, found.notes)
         return [missing.to_wire(), homes, ""]
