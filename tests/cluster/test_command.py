@@ -15,14 +15,19 @@ from holdfast.supervisor.cluster import refusal
 @pytest.mark.parametrize("simulated", [False, True])
 def test_from_up_to_down(cli, tmp_path, simulated):
     kind = ["--simulated"] if simulated else []
-    done = cli("up", "--nodes", 2, "--shm", "16MiB", *kind)
+    done = cli("up", "--nodes", 2, "--shm", "16MiB", "--slots", 3, *kind)
     if not simulated and refusal() is not None:
         assert done.returncode == 2
         assert "No node stand-ins can be made on this machine" in done.stderr
         return
     try:
         assert done.returncode == 0, done.stderr
-        assert done.stdout.endswith("nodes are up in holdfast-cluster\n")
+        first, *more = done.stdout.splitlines()
+        assert first.endswith("nodes are up in holdfast-cluster")
+        how = "holdfast dev cluster exec -- holdfast run -n RANKS --hostfile holdfast-cluster/hostfile -- PROGRAM"
+        assert more == ([] if simulated else [f"a job on them: {how}"])
+        hostfile = tmp_path / "holdfast-cluster" / "hostfile"
+        assert hostfile.read_text() == "node0 slots=3\nnode1 slots=3\n"
         who = "import os, socket; print(os.environ.get('HOLDFAST_FAILURE_DOMAIN') or socket.gethostname(), flush=True)"
         done = cli("run", "-n", 3, "--ranks-per-node", 2, "--", sys.executable, "-c", who)
         assert done.returncode == 0, done.stderr
@@ -32,6 +37,7 @@ def test_from_up_to_down(cli, tmp_path, simulated):
         assert [n["scratch"] for n in status(cli)] == [0, 2]
         assert cli("kill", "node1").returncode == 0
         assert [n["live"] for n in status(cli)] == [True, False]
+        assert hostfile.read_text() == "node0 slots=3\n"
         done = cli("status")
         assert done.returncode == 0
         lines = [line.split()[:2] for line in done.stdout.splitlines()]
@@ -49,6 +55,7 @@ def test_from_up_to_down(cli, tmp_path, simulated):
 def test_wrong_words(cli):
     assert cli("up", "--shm", "much").returncode == 2
     assert cli("up", "--nodes", 0).returncode == 2
+    assert cli("up", "--slots", 0).returncode == 2
     assert cli("run", "--", "true").returncode == 2
     done = cli("status")
     assert done.returncode == 1
@@ -59,7 +66,8 @@ def test_it_is_for_developers_and_not_in_the_list_of_commands(cli):
     listed = CliRunner().invoke(holdfast, ["--help"]).output.splitlines()
     assert [line for line in listed if line.startswith("  doctor ")]
     assert not [line for line in listed if line.startswith("  dev ")]
-    assert "revive" in cli("--help").stdout
+    told = cli("--help").stdout
+    assert "revive" in told and "exec -- holdfast run -n 4 --hostfile holdfast-cluster/hostfile" in told
 
 
 def status(cli) -> list[dict[str, object]]:

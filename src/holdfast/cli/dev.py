@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -57,6 +59,13 @@ def cluster() -> None:
 
     Each has its own host name, processes, network, /dev/shm and scratch directory (HOLDFAST_NODE_SCRATCH). Commands find the
     cluster by its directory.
+
+    \b
+    A job on them, supervised, from the front, whence all nodes are reached:
+      holdfast dev cluster up --nodes 3 --slots 2
+      holdfast dev cluster exec -- holdfast run -n 4 --hostfile holdfast-cluster/hostfile \\
+        --spare-nodes 1 -- PROGRAM
+      holdfast dev cluster exec -- holdfast plan RUN --hostfile holdfast-cluster/hostfile
     """
 
 
@@ -65,22 +74,33 @@ def cluster() -> None:
 @click.option(
     "--shm", metavar="BYTES", callback=_bytes, default="1GiB", show_default=True, help="Size of each one's /dev/shm."
 )
+@click.option(
+    "--slots",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Ranks on each, as the hostfile says for `holdfast run --hostfile`.",
+)
 @click.option("--simulated", is_flag=True, help="Only directories, where namespaces are refused: all on this host.")
 @_directory
 @click.pass_context
-def up(ctx: click.Context, nodes: int, shm: int, simulated: bool, directory: str) -> None:
-    """Make a cluster of nodes node0, node1, ….
+def up(ctx: click.Context, nodes: int, shm: int, slots: int, simulated: bool, directory: str) -> None:
+    """Make a cluster of nodes node0, node1, …, and DIR/hostfile, which names those that are up.
 
     Exit code 2 if this machine refuses namespaces to this user; the message says why.
     """
     from ..supervisor.cluster import Cluster, RefusedError
 
     try:
-        Cluster(directory, nodes=nodes, shm=shm, simulated=simulated).up()
+        Cluster(directory, nodes=nodes, shm=shm, simulated=simulated, slots=slots).up()
     except RefusedError as error:
         click.echo(f"holdfast: {error}", err=True)
         ctx.exit(2)
     click.echo(f"{nodes} {'simulated ' * simulated}node{'s are' if nodes > 1 else ' is'} up in {directory}")
+    if not simulated:  # these have no network, so mpirun has no way to them
+        at = "" if directory == _DIRECTORY else f" --dir {shlex.quote(directory)}"
+        hosts = shlex.quote(os.path.join(directory, "hostfile"))
+        click.echo(f"a job on them: holdfast dev cluster exec{at} -- holdfast run -n RANKS --hostfile {hosts} -- PROGRAM")
 
 
 @cluster.command(short_help="End it, and remove everything.")

@@ -17,7 +17,7 @@ from ..launcher import find_mpi
 from .namespaces import Namespaces, address
 from .probe import probe
 from .simulated import Simulated, used
-from .state import ClusterError, Layout, Node, NodeStatus, RefusedError, State, lives
+from .state import SLOTS, ClusterError, Layout, Node, NodeStatus, RefusedError, State, lives
 
 MOST = 200  # nodes of a cluster
 _GRACE = 10.0  # seconds for mpirun to end its job when it is asked to
@@ -45,18 +45,27 @@ class Cluster:
     """Stand-in nodes `node0`, `node1`, …, all in `directory`; as a context, up inside and down after.
 
     `nodes`: how many (1 to 200); `shm`: bytes of each one's /dev/shm (namespaces only); `simulated`: directories in place of
-    namespaces. These count for `up`; every other call goes by what is up in `directory`, so any process may make it.
-    Every call raises ClusterError if it can't be done.
+    namespaces; `slots`: of each in the hostfile, for who starts jobs by that (`run` places ranks as it is told). These count
+    for `up`; every other call goes by what is up in `directory`, so any process may make it. Every call raises ClusterError
+    if it can't be done.
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], *, nodes: int = 4, shm: int = 1 << 30, simulated: bool = False
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        nodes: int = 4,
+        shm: int = 1 << 30,
+        simulated: bool = False,
+        slots: int = SLOTS,
     ) -> None:
         if not 1 <= nodes <= MOST:
             raise ClusterError(f"A cluster has 1 to {MOST} nodes, not {nodes}. Nothing was made.")
+        if slots < 1:
+            raise ClusterError(f"A node has at least one slot, not {slots}. Nothing was made.")
         self.directory = Path(directory).absolute()
         self._layout = Layout(self.directory)
-        self._count, self._shm, self._simulated = nodes, shm, simulated
+        self._count, self._shm, self._simulated, self._slots = nodes, shm, simulated, slots
 
     def __enter__(self) -> Cluster:
         self.up()
@@ -87,7 +96,7 @@ class Cluster:
         with self._layout.locked():
             self._clear()
             nodes = tuple(Node(f"node{i}", "" if self._simulated else address(i)) for i in range(self._count))
-            state = State(self._simulated, user, self._shm, nodes)
+            state = State(self._simulated, user, self._shm, nodes, slots=self._slots)
             self._layout.write(state)
             kind = self._kind(state)
             try:

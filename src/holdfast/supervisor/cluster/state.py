@@ -21,7 +21,7 @@ from ...group.waiting import wait_until
 
 LOCK_DEADLINE = 60.0  # seconds to wait for another command on the same cluster
 FORMAT = 1
-_SLOTS = 64  # ranks on a node at most, as Open MPI counts
+SLOTS = 2  # ranks on a node, for who starts jobs by the hostfile
 
 
 class ClusterError(HoldfastError):
@@ -63,13 +63,15 @@ class NodeStatus(NamedTuple):
 @dataclass(frozen=True)
 class State:
     """`simulated`; `user`: within a user namespace; `shm`: bytes of each node's memory file system; `front`: the
-    first process of the namespaces around all nodes, None if simulated or not there yet."""
+    first process of the namespaces around all nodes, None if simulated or not there yet; `slots`: of each node in the
+    hostfile."""
 
     simulated: bool
     user: bool
     shm: int
     nodes: tuple[Node, ...]
     front: Process | None = None
+    slots: int = SLOTS
 
     def node(self, name: str) -> Node:
         """ClusterError if there is none of that name."""
@@ -158,7 +160,7 @@ class Layout(NamedTuple):
 
     def write_hostfile(self, state: State) -> None:
         """Lists the nodes that are up now: one may have died by itself since the state was written."""
-        replace_text(self.hostfile, "".join(f"{node.name} slots={_SLOTS}\n" for node in state.nodes if node.live))
+        replace_text(self.hostfile, "".join(f"{node.name} slots={state.slots}\n" for node in state.nodes if node.live))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
