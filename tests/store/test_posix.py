@@ -1,12 +1,15 @@
 """A directory as a store: the kit, and what only a directory can do to us."""
 
+import ctypes
 import errno
+import mmap
 import os
 import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -404,9 +407,18 @@ def direct_calls(trace, name):
 
 
 def forget(store, key):
-    """Drop a durable file from the page cache."""
+    """Drop a durable file from the page cache, which may take a moment to let go of what it has just written."""
     with open(f"{store.location}/{key}", "rb") as f:
-        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        size = os.fstat(f.fileno()).st_size
+        memory = np.frombuffer(mmap.mmap(f.fileno(), size, prot=mmap.PROT_READ), np.uint8)
+        pages = np.zeros(-(-size // 4096), np.uint8)
+        for _ in range(1000):
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert ctypes.CDLL(None).mincore(*map(ctypes.c_void_p, (memory.ctypes.data, size, pages.ctypes.data))) == 0
+            if not (pages & 1).any():
+                return
+            time.sleep(0.002)
+    raise AssertionError("the page cache keeps the file")
 
 
 def test_aligned_requests_are_direct_where_the_file_system_takes_them(store):

@@ -18,7 +18,6 @@ from campaign.levels_truth import judge_resume  # noqa: E402
 XOR = "memory,xor"
 SAMPLE = [
     (Scene("memory", "memory", 0, 3), True),  # on simulated nodes, wherever the tests are run
-    (Scene(XOR, "memory", 1, ("node1",), True, NEVER), False),
     (Scene(XOR, "memory", 1, ("node1", "node3"), True, survives=False), False),
     (Scene(f"memory,{RS}", "memory", 2, ("node0", "node2"), False, NEVER), False),
 ]
