@@ -234,7 +234,7 @@ def test_default_levels_need_failure_domains(comm, shared_tmp, node):
 
 
 def test_sets_larger_than_domains_are_refused(comm, shared_tmp, node):
-    with pytest.raises(holdfast.ConfigError, match="failure domains"):
+    with pytest.raises(holdfast.ConfigError, match="failure domain"):
         reopen(comm, shared_tmp, levels=[holdfast.memory(), holdfast.xor(5), FAR])
     comm.Barrier()
     assert not list((shared_tmp / "nodes").glob("*/*"))
