@@ -23,7 +23,7 @@ from holdfast.recovery import Carried, SourceError
 from holdfast.recovery.moving import BLOCK, in_rounds
 
 FOUR_BY_TWO = ["a", "a", "b", "b", "c", "c", "d", "d"]
-STRIDE = int(os.environ.get("RECOVERY_FAULT_STRIDE", "7"))  # every call of a node with 1, which takes minutes
+STRIDE = int(os.environ.get("RECOVERY_FAULT_STRIDE", "21"))  # every call of a node with 1, which takes minutes
 SIZES = [30_000, 0, 12_345, 70_000, 100, 50_000, 4_096, 8_000]
 
 
