@@ -40,7 +40,7 @@ def ground(tmp_path: Path) -> Iterator[Path]:
             ("memory", "taking", 16), ("local", "taking", 30), ("both", "taking", 40), ("both", "first opening", 25),
             ("memory", "opening", 30), ("both", "opening", 50), ("local", "ending", 25), ("both", "ending", 30),
         ],
-        2, 4,
+        4,
     ),
 )  # fmt: skip
 def test_killed_at_a_storage_call(ground: Path, ladder: str, stretch: str, n: int) -> None:
@@ -65,7 +65,7 @@ def test_killed_and_the_node_s_memory_lost(ground: Path, stretch: str, n: int) -
             ("local", "run", "EIO", 14), ("local", "run", "ENOSPC-on", 14), ("both", "local", "EIO", 12),
             ("both", "local", "ENOSPC-on", 12), ("both", "run", "EIO-on", 20),
         ],
-        1, 7,
+        7,
     ),
 )  # fmt: skip
 def test_a_storage_call_fails(ground: Path, ladder: str, store: str, mode: str, n: int) -> None:

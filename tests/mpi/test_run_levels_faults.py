@@ -111,8 +111,8 @@ def check(stage: str, lost: bool, target: int, after: dict) -> None:
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_rank_is_killed_at_each_stage(comm, shared_tmp, lost):
     """One job after the other, each killed at another stage: each goes on from where the one before was, and the last one ends
-    with the undisturbed result. With several numbers of ranks all stages are tried."""
-    if comm.size == 1 or (comm.size != 3 + lost and "LEVELS_SAMPLE" not in os.environ):
+    with the undisturbed result. Always on 3 ranks, with a third of the stages; all of it with LEVELS_SAMPLE."""
+    if comm.size == 1 or ((comm.size, lost) != (3, True) and "LEVELS_SAMPLE" not in os.environ):
         return
     told = None
     if comm.rank == 0:
