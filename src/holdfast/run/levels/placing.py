@@ -61,6 +61,7 @@ class Placing:
         """Commit the version at the places; then protect it there. Raises as `publish_at`."""
         place, rank = self.ladder.place, self._group.rank
         began = time.perf_counter()
+        self._superseded = []  # those of the version before are gone on all ranks, and are not put back should this one fail
         try:
             done = publish_at(self._here, self.store, self._group, draft, write, since, self.room, self._due)
         except BaseException as failed:
@@ -120,7 +121,6 @@ class Placing:
     def _due(self, commit: Commit) -> list[list[Any]]:
         """On rank 0: the levels behind the first that this version is to reach, and the versions that are not copied for it."""
         self._made += 1
-        self._superseded = []
         found = []
         for level in (self.ladder.second, self.ladder.redundancy, self.ladder.stored):
             if level is not None and self._is_due(level, commit):

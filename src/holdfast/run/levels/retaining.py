@@ -26,20 +26,21 @@ def retain(
     later attempt's. What else goes wrong is told in the log: it is tried again next time.
     """
     try:
-        commits = {name: _commit(place, name) for name in lineage}
-        names = [name for name in lineage if commits[name] is not None]
+        present, known = place.versions(), set(lineage)  # the lineage grows with the run, a place does not
+        commits = {name: _commit(place, name) for name in present if name in known}
+        names = [name for name in lineage if commits.get(name) is not None]
         kept = {*names[: (keep or Keep(last=1)).last], *needed}
         for name in names:  # newest first: what one refers to is older
-            commit = commits[name]
+            commit = commits.get(name)
             if name in kept and commit is not None:
                 kept |= {link.name for link in commit.refs}
         old = [name for name in reversed(names) if name not in kept]
         newest, _ = parse_version(lineage[0]) or (0, 0)
         # Of attempts before, which do not count any more; and what failed here and could not be removed then. Not what is
         # newer: another rank of this node may be writing its next version already.
-        for name in place.versions():
+        for name in present:
             number, writer = parse_version(name) or (0, 0)
-            if name not in lineage and (writer, number) < (attempt, newest):
+            if name not in known and (writer, number) < (attempt, newest):
                 old.append(name)
         for name in old:
             look_for_fence(store, attempt)
