@@ -18,7 +18,7 @@ from ...store import Store
 from ..tidying import told
 from .ladder import Ladder, Root
 from .ladder import climb as climb_ladder
-from .nodes import memory_root
+from .nodes import fence_places, memory_root
 from .recover import Recovery
 from .view import View, as_store
 
@@ -58,14 +58,7 @@ class Levels:
 
     def fence(self, attempt: int) -> None:
         """Say at the places of all nodes whose they are now (collective). StorageError."""
-        error: Exception | None = None
-        try:
-            if self.ladder.leads:
-                for place in self.ladder.places.values():
-                    place.put_fence(attempt)
-        except Exception as failed:
-            error = failed
-        together(self.ladder.group, "taking the places of nodes", error=error)
+        fence_places(self.ladder.group, self.ladder.places.values(), self.ladder.leads, attempt)
 
     def clean(self) -> None:
         """Delete from the run's own store what is there of versions that nodes have committed and that were killed on their way

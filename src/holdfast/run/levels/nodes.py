@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ...catalog import current
@@ -59,3 +59,15 @@ def find_nodes(group: Group, places: Mapping[str, Place], domain: str) -> Nodes:
             if len(its) == 1 and all(its.isdisjoint({w[1]}) for w in told if (w[0], *w[2:]) != node):
                 names[node] = its.pop()
     return Nodes(tuple(names[(words[0], *words[2:])] for words in told), tuple(words[1] for words in told))
+
+
+def fence_places(group: Group, places: Iterable[Place], leads: bool, attempt: int) -> None:
+    """Say at the places of all nodes whose they are now (collective; `places`: of this node, which `leads` says it for).
+    StorageError."""
+    error: Exception | None = None
+    try:
+        for place in places if leads else ():
+            place.put_fence(attempt)
+    except Exception as failed:
+        error = failed
+    together(group, "taking the places of nodes", error=error)

@@ -21,6 +21,7 @@ from ...group.serial import SerialGroup
 from ...store import KeyMissingError, Store
 from ...units import bytes_text
 from ..fencing import Heartbeat, fence
+from .nodes import fence_places
 from .outlook import Outlook, identify, newer, open_all
 from .storing import Storing
 from .view import as_store
@@ -141,14 +142,7 @@ class _Salvage:
     def _look_again(self, attempt: int) -> None:
         """Only what is there after the fence can't be joined by what an earlier holder still commits."""
         self.outlook.look(make=True)
-        error: Exception | None = None
-        try:
-            if self.outlook.leads:
-                for place in self.outlook.places.values():
-                    place.put_fence(attempt)
-        except Exception as failed:
-            error = failed
-        together(self.group, "taking the places of nodes", error=error)
+        fence_places(self.group, self.outlook.places.values(), self.outlook.leads, attempt)
         self.outlook.look()
 
     # -- which version (collective) --------------------------------------------------------------------
