@@ -38,14 +38,16 @@ from holdfast.format.blocks import round_up
 from holdfast.format.index import encode_group, encode_root
 from holdfast.format.keys import data_name
 from holdfast.store import open_store
+from holdfast.store.posix import PosixStore
 
 _MEMORY = Path("/dev/shm")
 
 
 @contextlib.contextmanager
-def place() -> Iterator[Any]:
+def place(in_memory: bool) -> Iterator[Any]:
+    """A store; one whose files are looked at where they stand, as those of a node's memory are, or are read."""
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as path:
-        yield open_store(path, create=True)
+        yield PosixStore(path, create=True, write_once=in_memory)
 
 
 @pytest.fixture
@@ -141,9 +143,12 @@ POOL = np.random.default_rng(5).integers(1, 255, 6 * BLOCK, np.uint8)
     st.sampled_from([5000, 300_000, BLOCK + 12_345, 3 * BLOCK]),
     st.lists(st.tuples(st.integers(1, 60), st.sampled_from([1, 512, 4096, 70_000]), st.integers(0, 2**32)), max_size=5),
     st.integers(1, 3),
+    st.booleans(),
 )
-def test_layers_read_as_bytes_laid_over_bytes(nbytes: int, changes: list[tuple[int, int, int]], threads: int) -> None:
-    with place() as store:
+def test_layers_read_as_bytes_laid_over_bytes(
+    nbytes: int, changes: list[tuple[int, int, int]], threads: int, in_memory: bool
+) -> None:
+    with place(in_memory) as store:
         chain = Chain(store, POOL[:nbytes].copy())
         chain.full()
         states = [chain.state.copy()]

@@ -7,6 +7,8 @@ mapping does would be a signal, not an error. So the length is looked at again b
 from __future__ import annotations
 
 import mmap
+from _thread import start_new_thread
+from contextlib import suppress
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from holdfast.store.base import Bytes
 from holdfast.store.files import FileReader
 
 TMPFS = 0x01021994
+_LARGE = 64 << 20  # bytes; less is given back at once, in a millisecond or two
 
 
 class MappedReader(FileReader):
@@ -30,16 +33,28 @@ class MappedReader(FileReader):
             if not self._mapped or self.nbytes == 0:
                 return None
             fd = self._handles.buffered
+            mapping = self._map
             try:
                 size = syscalls.fstat(fd).st_size
-                if self._map is None:
+                if mapping is None:
                     self._mapped = syscalls.fs_type(fd) == TMPFS
                     if not self._mapped:
                         return None
-                    self._map = syscalls.map_shared(fd, self.nbytes)
+                    mapping = self._map = syscalls.map_shared(fd, self.nbytes)
             except (OSError, ValueError):  # reading it will say what there is to say
                 self._mapped = False
                 return None
             if size < self.nbytes or offset < 0 or offset + nbytes > self.nbytes:
                 raise self._cut_short(min(size, self.nbytes), offset + nbytes)
-            return np.frombuffer(self._map, np.uint8, nbytes, offset)
+            return np.frombuffer(mapping, np.uint8, nbytes, offset)
+
+    def close(self) -> None:
+        """Let go of the file. Reads still under way in other threads end well, views stay valid.
+
+        A large mapping is given back by a thread of its own: the kernel takes a fifth of the time of copying what is mapped."""
+        super().close()
+        last = [self._map]
+        self._map = None
+        if self.nbytes >= _LARGE and last[0] is not None:
+            with suppress(RuntimeError):  # no thread can be had: then here
+                start_new_thread(last.clear, ())
