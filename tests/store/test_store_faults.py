@@ -346,7 +346,7 @@ def test_every_storage_call_goes_through_one_module():
     import holdfast.store
 
     innocent = {
-        "O_DIRECT", "O_RDONLY", "O_WRONLY", "O_CREAT", "O_EXCL", "O_NOFOLLOW", "O_NONBLOCK", "O_DIRECTORY", "path",
+        "O_DIRECT", "O_RDONLY", "O_WRONLY", "O_RDWR", "O_CREAT", "O_EXCL", "O_NOFOLLOW", "O_NONBLOCK", "O_DIRECTORY", "path",
         "PathLike", "fsdecode", "strerror", "stat_result", "urandom", "geteuid",
     }  # fmt: skip
     harmless_paths = {"abspath", "dirname"}

@@ -4,6 +4,7 @@ Knows nothing of users' objects, of MPI, or of directories: items in, items out,
 """
 
 from .flight import Flight
+from .in_place import InPlaceWriting
 from .index import open_part, read_groups, read_part
 from .part import write_part
 from .placed import Here, look_for_fence, publish_at, put_held
@@ -16,5 +17,6 @@ from .write import ThreadWriting, Writing
 __all__ = [
     "Here", "look_for_fence", "publish_at", "put_held",
     "open_part", "read_groups", "read_part", "Published", "publish", "PartReader", "Source",
-    "Base", "Flight", "Item", "Parcel", "Plan", "ThreadWriting", "Writing", "Written", "no_release", "write_part",
+    "Base", "Flight", "InPlaceWriting", "Item", "Parcel", "Plan", "ThreadWriting", "Writing", "Written", "no_release",
+    "write_part",
 ]  # fmt: skip

@@ -15,15 +15,16 @@ import numpy as np
 
 from ..capture.arena import SLOT, Arena
 from ..errors import DeadlineError
+from ..store.base import Bytes
 from .units import Piece, Unit, no_release
 from .workers import work_through
 from .write import Writing, fill
 
 # Bytes that one copy moves. A copy of more than about three quarters of the last cache writes past it, and is nearly twice as
 # fast as one in pieces of a slot; but all threads are to have something to do.
-_SHORTEST, _LONGEST = 64 << 20, 256 << 20
+SHORTEST, LONGEST = 64 << 20, 256 << 20
 _LOOK = 0.1  # seconds after which who waits for room looks whether the version is given up, by an interrupt
-_ALONE = 16 << 20  # bytes that are copied sooner than a second thread has begun
+ALONE = 16 << 20  # bytes that are copied sooner than a second thread has begun
 
 
 def freeze(
@@ -43,9 +44,9 @@ def freeze(
     assert arena is not None
     whole, bundles = _sort(copied)
     total = sum(u.nbytes for _, u in copied)
-    if total < _ALONE:
+    if total < ALONE:
         threads = 1
-    runs = list(_runs(whole, max(_SHORTEST, min(_LONGEST, total // threads))))
+    runs = list(runs_of(whole, max(SHORTEST, min(LONGEST, total // threads))))
     waited = 0.0
     given_up: list[BaseException] = []
     if len(whole) + len(bundles) > arena.slots:
@@ -103,7 +104,7 @@ def _sort(units: Sequence[tuple[int, Unit]]) -> tuple[list[tuple[int, Unit]], li
     return whole, bundles
 
 
-def _runs(units: Sequence[tuple[int, Unit]], most: int) -> Iterator[list[tuple[int, Unit]]]:
+def runs_of(units: Sequence[tuple[int, Unit]], most: int) -> Iterator[list[tuple[int, Unit]]]:
     """Units whose memory is one piece after the other, together up to `most` bytes; others alone."""
     run: list[tuple[int, Unit]] = []
     for number, unit in units:
@@ -126,14 +127,7 @@ def _copy(run: Sequence[tuple[int, Unit]], arena: Arena, slots: range, writing: 
     """Copy a run into neighbouring slots and put its units."""
     memory = arena.view(slots[0], len(slots))
     try:
-        if len(run) > 1:
-            first, last = run[0][1].pieces[0].memory, run[-1][1].pieces[0].memory
-            nbytes = (len(run) - 1) * SLOT + last.nbytes
-            # The pieces are views of one buffer, one after the other.
-            memory[:nbytes] = np.lib.stride_tricks.as_strided(first, (nbytes,), (1,))
-            memory[nbytes : (len(run) - 1) * SLOT + run[-1][1].nbytes] = 0
-        else:
-            fill(run[0][1], memory[: run[0][1].nbytes])
+        fill_run(run, memory)
     except BaseException:
         for slot in slots:
             arena.give(slot)
@@ -141,6 +135,17 @@ def _copy(run: Sequence[tuple[int, Unit]], arena: Arena, slots: range, writing: 
     for k, (number, unit) in enumerate(run):
         piece = memory[k * SLOT : k * SLOT + unit.nbytes]
         writing.put(number, unit._replace(pieces=(Piece(0, piece),), how="frozen"), _giver(arena, slots[k]))
+
+
+def fill_run(run: Sequence[tuple[int, Unit]], memory: Bytes) -> None:
+    """Gather a run's units in `memory`, one behind the other: all but the last fill a slot. By one copy where it can be."""
+    if len(run) == 1:
+        return fill(run[0][1], memory[: run[0][1].nbytes])
+    first, last = run[0][1].pieces[0].memory, run[-1][1].pieces[0].memory
+    nbytes = (len(run) - 1) * SLOT + last.nbytes
+    # The pieces are views of one buffer, one after the other.
+    memory[:nbytes] = np.lib.stride_tricks.as_strided(first, (nbytes,), (1,))
+    memory[nbytes : (len(run) - 1) * SLOT + run[-1][1].nbytes] = 0
 
 
 def _bundle(bundle: Sequence[tuple[int, Unit]], arena: Arena, slot: int, writing: Writing) -> None:

@@ -53,8 +53,9 @@ class Item(NamedTuple):
 
 
 class Plan:
-    """What one rank writes for a version. `units` in the order of writing; `expected`: the data file's size if each of them has
-    to be written, else None."""
+    """What one rank writes for a version. `units` in the order of writing; `most`: the data file's size if each of them is
+    written; `expected`: that, if each has to be, else None; `whole`: at most so much if nothing were known of the version
+    before."""
 
     def __init__(
         self, rank: int, items: Sequence[Item], files: Sequence[StoredFile], sources: SourceTable, ranks: int = 1
@@ -74,7 +75,9 @@ class Plan:
         skippable = any(unit.skippable and unit.mine for unit in self.units)
         skippable = skippable or any(self._buffers[i].base for i, _ in self._later)
         later = sum(round_up(memory.nbytes) for _, memory in self._later)  # a block is a multiple of what is rounded up to
-        self.expected = None if skippable else later + sum(unit.nbytes for unit in self.units if unit.mine)
+        self.whole = sum(round_up(buffer.nbytes) for buffer in self._buffers)
+        self.most = later + sum(unit.nbytes for unit in self.units if unit.mine)
+        self.expected = None if skippable else self.most
 
     def _add(self, item: Item, ranks: int) -> None:
         name = item.name if item.replicated and ranks > 1 else ""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..config import Options
-from ..engine import Item, Plan, ThreadWriting, Writing
+from ..engine import InPlaceWriting, Item, Plan, ThreadWriting, Writing
 from ..engine.plan import OWN_UNIT
 from ..errors import UnsupportedError
 from ..format import BLOCK
@@ -20,6 +20,7 @@ from ..store import Store
 if TYPE_CHECKING:
     from ..capture.arena import Arena
     from ..engine.helper import Helper
+    from ..store.memoryfile import MemoryFile
 
 log = logging.getLogger("holdfast")
 
@@ -71,10 +72,11 @@ class Capturing:
 
     # -- strategies ------------------------------------------------------------------------------
 
-    def choose(self, items: Sequence[Item]) -> list[Item]:
-        """The items with a strategy for each buffer; those that have one from `protect` keep it. UnsupportedError."""
+    def choose(self, items: Sequence[Item], in_place: bool = False) -> list[Item]:
+        """The items with a strategy for each buffer; those that have one from `protect` keep it. `in_place`: they may be
+        captured into a file in memory, whatever the bound of the arena. UnsupportedError."""
         nbytes = sum(b.nbytes for item in items for b in item.buffers if b.nbytes >= OWN_UNIT)
-        beyond = nbytes > self._bound(nbytes)
+        beyond = not (in_place and self.may_be_in_place) and nbytes > self._bound(nbytes)
         return [
             # Small buffers are copied, whatever is asked for: nothing is to be chosen for most of many small objects.
             item._replace(how=[self._choose(item, i, beyond) for i in range(len(item.buffers))])
@@ -124,6 +126,24 @@ class Capturing:
             log.warning("%s", text)
 
     # -- who writes ------------------------------------------------------------------------------
+
+    @property
+    def may_be_in_place(self) -> bool:
+        """Whether state can be captured into a file in memory: if it is copied, by this process."""
+        return self._options.engine == "thread" and self._options.capture not in ("cow", "direct")
+
+    def fits_in_place(self, plan: Plan) -> bool:
+        return self.may_be_in_place and plan.most > 0 and all(u.how in ("copy", "hold") for u in plan.units)
+
+    def in_place(self, file: MemoryFile, key: str, plan: Plan) -> Writing:
+        """Capture the plan's memory into `file`, which becomes the data file `key`; the program may go on when this returns."""
+        writing = InPlaceWriting(file, key, self._options.threads)
+        try:
+            writing.capture(plan.units, self.copiers)
+        except BaseException:
+            writing.abort()
+            raise
+        return writing
 
     def writing(self, key: str, plan: Plan, place: Store | None = None) -> Writing:
         """Begin the data file `key`, in the run's own store or another `place`. StorageError."""

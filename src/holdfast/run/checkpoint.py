@@ -28,6 +28,7 @@ from ..engine import (
 )
 from ..errors import CheckpointError, DeadlineError, HoldfastError, StorageError, UsageError
 from ..format import Link, Part, StoredFile, version_name
+from ..format.blocks import round_up
 from ..format.keys import Kind, data_name
 from ..format.layers import SourceTable
 from ..group import Group
@@ -80,6 +81,8 @@ class Writer:
     _seconds: float | None = None
     _aim: bool = False  # whether what is in flight goes to the places
     _placed: bool | None = None  # whether the newest version is there; None: the next one is to be whole
+    _most: int = 0  # bytes of data that the version in flight takes if all that it captured is kept,
+    _whole: int = 0  # and that it would take if it referred to no other
     _bygone: PartReader | None = None  # of the version before `carry`: closed beside the program, which it would hold up
 
     def __post_init__(self) -> None:
@@ -132,10 +135,10 @@ class Writer:
         lock = Lock()
         try:
             # What a version refers to is where it is itself: in the run's own store, or at the places.
-            plan = self._plan(draft, *collect(), whole=self.levels is not None and placed != self._placed)
-            place = self.levels.ladder.place.store if self.levels is not None and placed else None
-            writing = self.capturing.writing(f"{draft.path}/{data_name(self.group.rank)}", plan, place)
-            waited = self.capturing.freeze(plan, writing)
+            whole = self.levels is not None and placed != self._placed
+            plan = self._plan(draft, *collect(), whole=whole, placed=placed)
+            self._most, self._whole = plan.most, plan.whole
+            writing, waited = self._capture(plan, f"{draft.path}/{data_name(self.group.rank)}", placed)
             direct = any(unit.how == "direct" for unit in plan.units)
             plan.let_go()
             handle.reach("captured")
@@ -187,17 +190,34 @@ class Writer:
                     raise
         handle.seconds = time.perf_counter() - began
 
-    def _plan(self, draft: Commit, items: Sequence[Item], files: Sequence[StoredFile], whole: bool) -> Plan:
+    def _capture(self, plan: Plan, key: str, placed: bool) -> tuple[Writing, float]:
+        """Freeze what the plan says. `placed`: the version goes to the node's place, whose file in memory can take the state as
+        it is. The seconds that the program waited for room."""
+        levels = self.levels if placed else None
+        if levels is not None and self.capturing.fits_in_place(plan) and (file := levels.ahead.take(plan.most)) is not None:
+            return self.capturing.in_place(file, key, plan), 0.0
+        writing = self.capturing.writing(key, plan, levels.ladder.place.store if levels is not None else None)
+        try:
+            return writing, self.capturing.freeze(plan, writing)
+        except BaseException:
+            writing.abort()
+            raise
+
+    def _plan(self, draft: Commit, items: Sequence[Item], files: Sequence[StoredFile], whole: bool, placed: bool) -> Plan:
         if self._tracking is None:
             self._tracking = Tracking(self.options.incremental, self.group.size)
         before = (self.carry.part, self.parent) if self.carry is not None and self.parent is not None else None
         sources = SourceTable()
-        # Alike on all ranks. The second version is written whole as well: one bad block is not to take all there is. And one
-        # is when a chain has taken much more room than the state: all of it is kept for the one block that never changes.
-        whole = whole or self.behind + 2 > self.options.max_chain or not self.spared or self.chained > _ROOM * self.state
-        items = self.capturing.choose(items)
+        # Alike on all ranks. The second version is written whole as well: one bad block is not to take all there is.
+        whole = whole or not self.spared or self._ends_chain(self.behind, self.chained, self.state)
+        items = self.capturing.choose(items, placed and self.levels is not None and self.levels.ahead.possible)
         items = self._tracking.bases(items, draft.name, before, sources, whole)
         return Plan(self.group.rank, items, files, sources, self.group.size)
+
+    def _ends_chain(self, behind: int, chained: int, state: int) -> bool:
+        """Whether the next version is written whole. Also where a chain has taken much more room than the state: all of it is
+        kept for the one block that never changes."""
+        return behind + 2 > self.options.max_chain or chained > _ROOM * state
 
     @property
     def _sharing(self) -> bool:
@@ -241,7 +261,9 @@ class Writer:
             raise
         durable = time.perf_counter() - began - stalled
         handle.bytes = published.commit.nbytes
-        if not placed:
+        if placed and self.levels is not None:
+            self._look_ahead(published.commit)
+        else:
             handle.reach("durable")
             if self.group.rank == 0:
                 self.tidying.after(self.attempt, published.link.name)
@@ -250,6 +272,13 @@ class Writer:
         handle.end()
         reader = reader_of(self.reading or self.store, published.commit, parts[0], self.group.rank, self.options.threads)
         return _Landed(published, reader, durable)
+
+    def _look_ahead(self, done: Commit) -> None:
+        """Have room made in the node's memory, beside the program, for the version after `done`."""
+        behind, chained = (self.behind + 1, self.chained + done.nbytes) if done.refs else (0, done.nbytes)
+        if self.levels is not None and self.capturing.may_be_in_place:
+            whole = not self.spared or self._ends_chain(behind, chained, done.state)
+            self.levels.ahead.prepare_beside(self._whole if whole else min(self._whole, self._most + self._most // 4))
 
     def arrive(self, seconds: float | None = None) -> None:
         """Wait for what is in flight and take note of what became of it; an error is kept for `land` (local).
@@ -356,9 +385,18 @@ class Writer:
             )
         return published
 
+    def prepare(self, items: Sequence[Item]) -> None:
+        """Make ready, beside the program, to capture these objects (local)."""
+        if self.levels is not None and self.levels.wants("policy", False) and self.capturing.may_be_in_place:
+            if self.levels.ahead.possible:
+                return self.levels.ahead.prepare_beside(sum(round_up(b.nbytes) for item in items for b in item.buffers))
+        self.capturing.prepare(items)
+
     def close(self) -> None:
         """Let go of everything, when nothing is in flight (local)."""
         self.tidying.finish()
+        if self.levels is not None:
+            self.levels.ahead.close()
         self.capturing.close()
         if self._tracking is not None:
             self._tracking.close()

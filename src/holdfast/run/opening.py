@@ -110,6 +110,7 @@ def _open(
     # Numbers too: what it committed meanwhile has had its own.
     if levels is not None:
         levels.fence(attempt)
+        levels.sweep()
         levels.look()
     again = from_root(group, "looking what there is", lambda: _look(reading, options, params, group.size))
     assert isinstance(again, dict)

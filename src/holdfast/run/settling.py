@@ -55,7 +55,7 @@ def settle(x: Execution) -> None:
         if x.group.rank == 0:
             report_settled(x.url, x.writer.attempt, commit)
         with suppress(Exception):  # what can't be captured is told by the checkpoint, to all ranks
-            x.writer.capturing.prepare([entry.item() for entry in x.objects if entry.bulky])
+            x.writer.prepare([entry.item() for entry in x.objects if entry.bulky])
     if x.group.rank == 0 and x.restored is not None:
         for name, why in x.restored.skipped:
             log.warning("version %s was passed over: %s", name, why)

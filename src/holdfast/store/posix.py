@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import TypeVar
 
 import numpy as np
 
-from holdfast.errors import DamageError, StorageError
+from holdfast.errors import DamageError, HoldfastError, StorageError
 from holdfast.store import syscalls, trees
 from holdfast.store.atomic import give_name, write_all
 from holdfast.store.base import Capabilities, KeyMissingError, Names
@@ -24,9 +25,13 @@ from holdfast.store.directories import Directories
 from holdfast.store.failures import failing, kind_of, strange
 from holdfast.store.files import FileReader, FileWriter, close_quietly
 from holdfast.store.keys import TEMPORARY, check_key, check_prefix, is_component, parent
-from holdfast.store.mapped import MappedReader
+from holdfast.store.mapped import TMPFS, MappedReader
+from holdfast.store.memoryfile import MemoryFile
+
+T = TypeVar("T")
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_NEW_MAPPED = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO's open would block otherwise
 _FINISHED = 0o400  # what is never written again, where the store says so in its files' modes
 
@@ -118,6 +123,23 @@ class PosixStore:
                 writer.abort()
                 raise
             return writer
+
+    def create_in_memory(self, key: str, nbytes: int) -> MemoryFile | None:
+        """Begin a file of `nbytes` bytes (at least 1) that is filled where it stands, named `key` until it gets its own;
+        None where the store's files are not in memory. StorageError: no room."""
+        path = self._writable(key)
+        with failing("create", key, path, writes=True):
+            fd = self._open_new(key, path, _NEW_MAPPED)
+            try:
+                if syscalls.fs_type(fd) == TMPFS:
+                    return MemoryFile(key, path, fd, nbytes, self._give, self._mode)
+            except HoldfastError:
+                raise  # it has cleared up after itself
+            except BaseException:
+                self._discard(fd, path)
+                raise
+            self._discard(fd, path)
+            return None
 
     def open(self, key: str) -> FileReader:
         """Open a file for reading in parts. See `Store.open`."""
@@ -279,12 +301,30 @@ class PosixStore:
     def _temporary(path: str) -> str:
         return f"{os.path.dirname(path)}/{TEMPORARY}{os.urandom(8).hex()}"
 
-    def _open_new(self, key: str, path: str) -> int:
+    def _give(self, key: str, fd: int, temporary: str) -> None:
+        """Name the complete, fsynced file `temporary`, open as `fd`, after `key`, durably. KeyExistsError, StorageError."""
+        path = self._writable(key)
+        with failing("name", key, path, writes=True):
+            if self._below(key, lambda: give_name(key, fd, temporary, path)):
+                syscalls.unlink(temporary)
+            self._directories.sync(parent(key))
+
+    @staticmethod
+    def _discard(fd: int, path: str) -> None:
+        close_quietly(fd)
+        with suppress(OSError):
+            syscalls.unlink(path)
+
+    def _open_new(self, key: str, path: str, flags: int = _NEW) -> int:
         """Create the file `path` in the directory of `key`, which is made if it is not there."""
+        return self._below(key, lambda: syscalls.open(path, flags))
+
+    def _below(self, key: str, work: Callable[[], T]) -> T:
+        """Do `work` in the directory of `key`, which is made if it is not there."""
         for again in (True, False):
             try:
                 self._directories.make(parent(key))
-                return syscalls.open(path, _NEW)
+                return work()
             except FileNotFoundError:
                 if not again:
                     raise

@@ -117,9 +117,9 @@ def fs_type(fd: int) -> int:
     return int(found[0])
 
 
-def map_shared(fd: int, nbytes: int) -> mmap.mmap:
-    """The file's first `nbytes` bytes as memory, to be read alone."""
-    return mmap.mmap(fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
+def map_shared(fd: int, nbytes: int, writable: bool = False) -> mmap.mmap:
+    """The file's first `nbytes` bytes as memory, to be read alone, or filled as well."""
+    return mmap.mmap(fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0))
 
 
 def scandir(path: str) -> list[tuple[str, int]]:

@@ -11,7 +11,7 @@ from ...catalog import Commit
 from ...config import Options
 from ...engine import Here
 from ...errors import HoldfastError
-from ...format.keys import COMMIT_NAME
+from ...format.keys import AHEAD, COMMIT_NAME
 from ...group import Group, make_background, together
 from ...levels import Level
 from ...store import Store
@@ -59,6 +59,12 @@ class Levels:
     def fence(self, attempt: int) -> None:
         """Say at the places of all nodes whose they are now (collective). StorageError."""
         fence_places(self.ladder.group, self.ladder.places.values(), self.ladder.leads, attempt)
+
+    def sweep(self) -> None:
+        """Remove what earlier attempts left at this node's places of versions to come (by one rank of a node; fenced)."""
+        for place in self.ladder.places.values() if self.ladder.leads else ():
+            with told("files that were made ahead of their versions were not deleted"):
+                place.store.delete_tree(AHEAD)
 
     def clean(self) -> None:
         """Delete from the run's own store what is there of versions that nodes have committed and that were killed on their way
@@ -140,7 +146,6 @@ class Levels:
         if without and ladder.chosen:
             self.placing.ready = False
             ladder.switch_off(without[0])
-
 
     def end(self, complete: bool) -> None:
         """The program leaves, in good order (by all ranks at one point of the program); again is fine. What comes after goes to

@@ -20,6 +20,7 @@ from ...group import Group, together
 from ...levels import Level
 from ...store import Store
 from ...units import bytes_text
+from .ahead import Ahead
 from .keeper import Keepers
 from .ladder import Ladder
 from .placed import Placed
@@ -35,7 +36,8 @@ _OURS = {"DeadlineError", "RankError"}  # ranks that do not answer: no failure o
 
 class Placing:
     """For one rank's execution. `ready`: whether the place took the last version and has room for the next; alike on all
-    ranks. `open`: until the program leaves. `lineage`: names of the versions that count, newest first."""
+    ranks. `open`: until the program leaves. `lineage`: names of the versions that count, newest first. `ahead`: what the next
+    version is captured into."""
 
     def __init__(self, ladder: Ladder, store: Store, background: Group, keeper: Keepers | None, attempt: int) -> None:
         self.ladder, self.store, self.keeper, self.attempt = ladder, store, keeper, attempt
@@ -49,6 +51,7 @@ class Placing:
         self._failures = self._pause = 0  # of the place, one after the other; versions that go by it
         self._superseded: list[tuple[str, Placed]] = []  # on rank 0, by the version that is being committed
         rank = background.rank
+        self.ahead = Ahead(ladder.place, rank)
         self._here = Here(ladder.place, ladder.leads, ladder.nodes.domains[rank], os.geteuid())
 
     def wants(self, reason: str, waits: bool) -> bool:
@@ -218,6 +221,7 @@ class Placing:
     def end(self, seconds: float) -> None:
         """The program leaves: no version comes to a place any more, and none is copied (by all ranks)."""
         self.open = False
+        self.ahead.close()
         if self.keeper is not None:
             self.keeper.end()
             self.keeper.finish(seconds)

@@ -1,0 +1,104 @@
+"""The next version's data file, made ahead in the node's memory: the program's state is captured into it, and lies there.
+
+Memory that is touched for the first time when it is copied to costs several times the copy. So the file is made and faulted in
+beside the program, when the version before has come to its place and what it supersedes has gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+from ...capture import kernel
+from ...catalog.places import Place
+from ...engine.workers import Worker, step_back
+from ...errors import HoldfastError
+from ...format.keys import AHEAD
+from ...store.aligned import address
+from ...store.memoryfile import MemoryFile
+
+log = logging.getLogger("holdfast")
+
+_STEP = 16 << 20  # bytes that are faulted in before somebody may ask for the file again
+
+
+class Ahead:
+    """For one rank; in a place that is no memory there is never such a file."""
+
+    def __init__(self, place: Place, rank: int) -> None:
+        self._place, self._rank = place, rank
+        self._file: MemoryFile | None = None
+        self._lock = threading.Lock()
+        self._taking = threading.Event()  # the program waits for the file: it is taken as it is
+        self._closed = False
+        self.possible = place.kind == "memory"  # until it turns out that the place is no memory
+
+    def take(self, nbytes: int) -> MemoryFile | None:
+        """A file of at least `nbytes` bytes, the one made ahead if it will do; None where there is no room, or no memory
+        (local)."""
+        self._taking.set()
+        with self._lock:
+            self._taking.clear()
+            file, self._file = self._file, None
+            if file is not None and file.nbytes >= nbytes:
+                return file
+            if file is not None:
+                file.abort()
+            return self._make(nbytes)
+
+    def prepare(self, nbytes: int) -> None:
+        """Have a file of `nbytes` bytes ready (beside the program)."""
+        with self._lock:
+            if nbytes <= 0 or self._closed or self._taking.is_set():
+                return
+            if self._file is not None and self._file.nbytes < nbytes:
+                self._file.abort()
+                self._file = None
+            self._file = self._file or self._make(nbytes)
+            if self._file is not None:
+                self._fault_in(self._file)
+
+    def prepare_beside(self, nbytes: int) -> None:
+        """The same in a thread of its own."""
+
+        def run() -> None:
+            step_back()
+            self.prepare(nbytes)
+
+        try:
+            Worker(run).start()
+        except RuntimeError:  # on the way out of the interpreter
+            log.debug("no thread for the next version's file")
+
+    def close(self) -> None:
+        """Give it back; there will be none any more."""
+        self._closed = True
+        self._taking.set()
+        with self._lock:
+            if self._file is not None:
+                self._file.abort()
+                self._file = None
+
+    def _make(self, nbytes: int) -> MemoryFile | None:
+        key = f"{AHEAD}/r{self._rank:06d}-{os.urandom(4).hex()}"
+        if self._closed or not self.possible:
+            return None
+        try:
+            file = self._place.store.create_in_memory(key, nbytes)
+            self.possible = file is not None
+            return file
+        except HoldfastError as error:  # the version says what there is to say when it finds no room
+            log.debug("no file ahead for the next version: %s", error.message)
+            return None
+
+    def _fault_in(self, file: MemoryFile) -> None:
+        memory = file.view
+        for at in range(0, memory.nbytes, _STEP):
+            if self._taking.is_set():
+                return
+            try:
+                kernel.populate(address(memory) + at, min(_STEP, memory.nbytes - at))
+            except OSError as error:  # its room is had: it is only slower
+                log.debug("the next version's file was not faulted in: %s", error)
+                return
