@@ -1,5 +1,8 @@
 """Levels: how soon a state is back from the node's memory, and whether redundancy behind the program makes it wait longer.
 
+Restarts are processes of their own, as a program's are, the one before killed; each prints a line: seconds of a memcpy of the
+state by one thread, from opening until the run is open, and until the state is back.
+
 The second case starts `mpirun`; run by that, it prints a line: for each round, seconds that the program waited for a version in
 memory alone and for one that is protected as well (the slowest rank), and seconds until that was protected.
 """
@@ -9,6 +12,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -33,37 +38,68 @@ def filled(nbytes: int, seed: int) -> Any:
 
 
 def memory_restart(context: Context) -> list[Row]:
-    place, levels = context.place / "run", [holdfast.memory(), NEVER]
-    u = filled(context.nbytes, 0)
-    copy = np.ones_like(u)
-    run = holdfast.open(place, levels=levels, signals=False)
+    place = context.place / "run"
+    # Where bytecode is not kept, each process would compile the library again, which an installed one does not.
+    env = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPYCACHEPREFIX"] = str(context.place / "bytecode")
+    try:
+        _killed("--begin", place, context.nbytes, env)
+        _killed("--restart", place, context.nbytes, env)  # not measured
+        lines = [_killed("--restart", place, context.nbytes, env) for _ in range(context.rounds)]
+    finally:
+        for stale in Path("/dev/shm", f"holdfast-{os.geteuid()}").glob("*/place.json"):
+            if str(place) in stale.read_text():
+                shutil.rmtree(stale.parent)
+    copied, opened, restored = (median(column) for column in zip(*map(json.loads, lines), strict=True))
+    program, size = "memory level", context.size
+    return [
+        Row(program, size, "restart", "s", restored, copied, "memcpy"),
+        Row(program, size, "restart, the run being open", "s", restored - opened, copied, "memcpy"),
+    ]
+
+
+def _killed(what: str, place: Path, nbytes: int, env: dict[str, str]) -> str:
+    """The last line of a process of this script that ends by killing itself."""
+    command = [sys.executable, str(HERE / "levels.py"), what, str(place), str(nbytes)]
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, timeout=120)
+    if done.returncode != -signal.SIGKILL:
+        raise SystemExit(f"{what[2:]} ended with status {done.returncode}")
+    return (done.stdout.splitlines() or [""])[-1]
+
+
+def begin(place: Path, nbytes: int) -> None:
+    """A program that is killed when its state is in the node's memory."""
+    u = filled(nbytes, 0)
+    run = holdfast.open(place, levels=[holdfast.memory(), NEVER], signals=False)
     run.protect("u", u)
     for step in run.steps(3, every=holdfast.steps(1)):
         u[step] += 1
         if step == 2:
             break
     run._x.writer.arrive()
-    expected, times = u.copy(), []
-    version = run._x.newest
-    for _ in range(context.rounds):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def restart(place: Path, nbytes: int) -> None:
+    """The same program, started again."""
+    expected, u, copies = filled(nbytes, 0), np.ones(nbytes, np.uint8), []
+    for _ in range(3):
         began = time.perf_counter()
-        np.copyto(copy, expected)
-        copied = time.perf_counter() - began
-        u[:] = 0
-        again = holdfast.open(place, levels=levels, signals=False, takeover=True)
-        began = time.perf_counter()
-        again.protect("u", u)
-        again.ready()
-        times.append((time.perf_counter() - began, copied))
-        if again.restored is None or again.restored.version != version or dict(again.restored.read)["global"]:
-            raise SystemExit(f"not restored from memory: {again.restored}")
+        np.copyto(u, expected)
+        copies.append(time.perf_counter() - began)
+    u[:] = 0
+    began = time.perf_counter()
+    run = holdfast.open(place, levels=[holdfast.memory(), NEVER], signals=False)
+    opened = time.perf_counter()
+    run.protect("u", u)
+    run.ready()
+    restored = time.perf_counter()
+    if run.restored is None or dict(run.restored.read)["global"]:
+        raise SystemExit(f"not restored from memory: {run.restored}")
     if not np.array_equal(u[3:], expected[3:]):
         raise SystemExit("what was restored differs")
-    for stale in Path("/dev/shm", f"holdfast-{os.geteuid()}").glob("*"):
-        if str(place) in (stale / "place.json").read_text():
-            shutil.rmtree(stale)
-    restored, copied = (median(column) for column in zip(*times, strict=True))
-    return [Row("memory level", context.size, "restart", "s", restored, copied, "memcpy")]
+    print(json.dumps([median(copies), opened - began, restored - began]), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def protected(context: Context) -> list[Row]:
@@ -140,7 +176,9 @@ def measure(comm: Any, place: Path, u: Any, copy: Any, rounds: int, found: dict[
 CASES: dict[str, Callable[[Context], list[Row]]] = {"memory-restart": memory_restart, "levels-stall": protected}
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--rank":
+    if sys.argv[1] in ("--begin", "--restart"):
+        {"--begin": begin, "--restart": restart}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
+    elif sys.argv[1] == "--rank":
         rank(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
     else:
         main(CASES)
