@@ -77,6 +77,7 @@ def wrong(path: Path, text: str) -> list[str]:
 def test_the_table_is_read() -> None:
     assert FLOORS["errors"] == FLOORS["config"] == 0
     assert FLOORS["store"] == FLOORS["format"] == FLOORS["state"] == FLOORS["group"] == 1
+    assert FLOORS["capture"] == FLOORS["redundancy"] == FLOORS["health"] == 2
     assert (FLOORS["catalog"], FLOORS["engine"], FLOORS["run"], FLOORS["cli"]) == (2, 3, 4, 6)
 
 
