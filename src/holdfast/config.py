@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
 from .policy import Keep
-from .units import parse_bytes
+from .units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from .levels import Level
@@ -23,6 +23,8 @@ INTERNAL = frozenset(
         "HOLDFAST_REPORT",
         "HOLDFAST_SUPERVISED",
         "HOLDFAST_CONFIG",
+        "HOLDFAST_DEADLINE",
+        "HOLDFAST_SPARES",
         "HOLDFAST_FAILURE_DOMAIN",
         "HOLDFAST_NODE_MEMORY",
         "HOLDFAST_NODE_SCRATCH",
@@ -51,6 +53,7 @@ class Options:
     max_chain: int = 16  # versions that reading one may touch
     overlap: str = "wait"  # "wait" | "skip" a checkpoint that is due while another is in flight | "off": none is ever in flight
     engine: str = "thread"  # "thread" | "process": who digests and writes
+    time_limit: float | str = "auto"  # seconds after which the program has left; "auto": HOLDFAST_DEADLINE, or the job's; "off"
     levels: tuple[Level, ...] | None = None  # where checkpoints are kept; None: chosen when the run is opened
 
 
@@ -81,6 +84,10 @@ def _positive(value: Any) -> float:
     if isinstance(value, bool) or not 0 < number <= 1e8:
         raise ValueError(needed)
     return number
+
+
+def _time_limit(value: Any) -> float | str:
+    return value if value in ("auto", "off") else _positive(parse_seconds(value))
 
 
 def _threads(value: Any) -> int:
@@ -144,6 +151,7 @@ _PARSE: dict[str, Callable[[Any], Any]] = {
     "max_chain": _count,
     "overlap": _choice("wait", "skip", "off"),
     "engine": _choice("thread", "process"),
+    "time_limit": _time_limit,
     "levels": _levels,
 }
 

@@ -30,6 +30,24 @@ def parse_bytes(text: object) -> int:
         raise ValueError(f"{text!r} is no number of bytes: write 536870912, '512MiB' or '0.5 GiB'") from None
 
 
+_SECONDS = {
+    "": 1, "s": 1, "sec": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "minute": 60, "minutes": 60,
+    "h": 3600, "hour": 3600, "hours": 3600, "d": 86400, "day": 86400, "days": 86400,
+}  # fmt: skip
+
+
+def parse_seconds(value: object) -> float:
+    """A number of seconds: a number, or one with a unit (`90`, `30s`, `10 min`, `1.5h`, `2 d`). ValueError."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    words = str(value).strip()
+    number = words.rstrip("abcdefghijklmnopqrstuvwxyz ")
+    try:
+        return float(number) * _SECONDS[words[len(number) :].strip()]
+    except (ValueError, KeyError):
+        raise ValueError(f"{value!r} is no number of seconds: write 5400, '90 min' or '1.5h'") from None
+
+
 def seconds_text(s: float) -> str:
     """`s` seconds as text: 0.0042 -> '4.2 ms', 75 -> '1 min 15 s'."""
     if s < 0:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import sys
 import time
@@ -30,6 +31,7 @@ from ..errors import (
 from ..format import StoredFile, parse_version
 from ..group import Group, from_root
 from ..store import Store
+from ..units import seconds_text
 from . import objects
 from .checkpoint import Writer
 from .handle import Handle, report_failure
@@ -40,7 +42,8 @@ from .outfiles import OutFiles
 from .pacing import Decision, Pacer
 from .resume import Restored, Resume
 from .settling import settle
-from .signals import Interrupts, signal_name
+from .signals import TIME_LIMIT, Interrupts, signal_name
+from .timelimit import Limit
 
 if TYPE_CHECKING:
     from .levels import Levels
@@ -92,6 +95,8 @@ class Execution:
         self.interrupts = Interrupts(loud=group.rank == 0 and "HOLDFAST_SUPERVISED" not in os.environ)
         self.writer = Writer(store, group, background, attempt, next_number, options)
         self.costs = Costs()
+        self.limit: Limit | None = None  # looked for when the first loop is entered
+        self._newest: Handle | None = None  # of the checkpoint that was begun last
         self.flying = False  # whether a version is in flight, as far as all ranks have agreed
         self.settled = self.closed = self.told = False
         self.begun = False  # whether it was settled before: in a rollback that was interrupted, it is not settled any more
@@ -147,6 +152,19 @@ class Execution:
         assert isinstance(mtbf, float)
         self.costs.mtbf = mtbf
 
+    def time_limit(self) -> Limit | None:
+        """Until when the program may run, None if the option says `off` (local)."""
+        if self.limit is None and self.options.time_limit != "off" and not self.readonly:
+
+            def nbytes() -> int:
+                return sum(buffer.nbytes for entry in self.objects for buffer in entry.item().buffers)
+
+            flights = self.writer.background is not None
+            self.limit = Limit(
+                self.options.time_limit, self.costs, flights, self.group.rank, self.group.size, nbytes
+            )
+        return self.limit
+
     def tell_complete(self) -> None:
         """Say once that there is nothing left to do (local)."""
         if self.group.rank == 0 and not self.told:
@@ -194,7 +212,7 @@ class Execution:
                 self.pending = None
             raise
         handle, self.pending = self.pending or Handle(self.writer.number, self.options.timeout), None
-        self.patient = False
+        self.patient, self._newest = False, handle
         self.writer.begin(
             handle, began, self.step, self.loops.positions, complete, reason, lambda: self._collect(final=complete),
             wait or last,
@@ -206,6 +224,8 @@ class Execution:
             finally:
                 handle.seconds = time.perf_counter() - began
                 self.costs.took(handle.seconds)
+                if handle.durable:
+                    self.costs.durable(handle.seconds)
         else:
             self.costs.took(handle.seconds)
             self.flying = True
@@ -224,6 +244,8 @@ class Execution:
             seconds = self.writer.land()
             if was_flying and seconds is not None:
                 self.costs.landed(seconds)
+                if self._newest is not None and self._newest.durable:
+                    self.costs.durable(self._newest.seconds + seconds)
             if self.writer.missed:  # its place failed: another one is due, and goes to the run's own store
                 self.writer.missed = False
                 self.pending = self.pending or Handle(self.writer.number, self.options.timeout)
@@ -256,8 +278,11 @@ class Execution:
         return items, self.files.capture(carried)
 
     def _leave(self, number: int) -> None:
-        """A signal: a last checkpoint if anything is new, the record of it, and out."""
+        """A signal, or the time limit: a last checkpoint if anything is new, the record of it, and out."""
         name, code = signal_name(number), EXIT_INTERRUPTED
+        limit = self.limit if number == TIME_LIMIT else None
+        if limit is not None and self.group.rank == 0 and limit.left < math.inf:
+            log.warning("the time limit comes in %s: a last checkpoint, then out", seconds_text(limit.left))
         error: HoldfastError | None = None
         if self.loops.moved:
             try:
@@ -272,7 +297,8 @@ class Execution:
             code = EXIT_INTERRUPTED_NO_PROGRESS
         if error is None:
             # Before any rank leaves: launchers end the others as soon as one has left with a status.
-            from_root(self.group, "recording the interrupt", lambda: self.end("interrupted", name))
+            if from_root(self.group, "recording the interrupt", lambda: self._end_interrupted(name, limit)):
+                code = EXIT_LAST_CHECKPOINT_FAILED
         else:
             self.end("failed", name, str(error))
             if self.group.rank == 0:
@@ -280,6 +306,15 @@ class Execution:
         self.interrupts.pending = 0
         self.left = True
         raise Interrupted(code, name, self.newest) from error
+
+    def _end_interrupted(self, name: str, limit: Limit | None) -> bool:
+        """On rank 0: the record of an interrupt; whether the time limit was over before."""
+        late = limit is not None and limit.left < 0
+        text = f"the last checkpoint was over {seconds_text(-limit.left)} after the time limit" if limit and late else None
+        if text:
+            log.error("%s; the next start goes on from it, if it is left to see it", text)
+        self.end("interrupted", name, text)
+        return late
 
     @property
     def newest(self) -> int | None:

@@ -33,6 +33,7 @@ SHORTEST_OVERHEAD = 1.0  # the shortest interval of `overhead`, seconds
 ROOM = 1.5  # the shortest interval, as a multiple of the usual flight
 SHORTEST_WINDOW = 0.02  # seconds of steps that are measured in one
 _LAST = 5  # checkpoints that count
+_RECENT = 20  # of which the dearest counts where it must not be too little: versions written whole come rarely
 _WINDOWS = 25  # windows of steps outside of flights that count
 _ENOUGH = 3  # of these before a slow-down is inferred from them
 
@@ -67,6 +68,7 @@ class Costs:
         self._stalls: deque[float] = deque(maxlen=_LAST)
         self._flights: deque[float] = deque(maxlen=_LAST)
         self._flying: deque[tuple[float, int]] = deque(maxlen=_LAST)  # steps during flights: seconds, number
+        self._whole: deque[float] = deque(maxlen=_RECENT)  # seconds from a checkpoint's beginning until it was durable
         self._usual: deque[float] = deque(maxlen=_WINDOWS)  # seconds per step outside of them, one for each window
 
     # -- what the engine tells -----------------------------------------------------------------
@@ -79,6 +81,10 @@ class Costs:
         """A version became durable `flight` seconds after it was captured, while the program went on; to be told before the
         pacer's `watch(None)`. Nothing to tell of a checkpoint for which the program waited until it was durable."""
         self._flights.append(max(0.0, flight))
+
+    def durable(self, seconds: float) -> None:
+        """A checkpoint was durable in the run's own store `seconds` after it was begun, whoever waited for it."""
+        self._whole.append(max(0.0, seconds))
 
     def recall(self, stall: float, flight: float = 0.0) -> None:
         """What a checkpoint cost in an earlier execution, from the version that was restored. Counts as one measurement, so
@@ -109,6 +115,11 @@ class Costs:
     @property
     def flight(self) -> float:
         return _quantile(self._flights, 0.5)
+
+    @property
+    def dearest(self) -> float | None:
+        """The longest that any of the recent checkpoints took until it was durable; None before there was one."""
+        return max(self._whole, default=None)
 
     @property
     def _room(self) -> float:

@@ -77,7 +77,7 @@ class Loops:
             run.interrupts.install()
         if every.auto is not None and every.auto.mtbf is None:
             run.learn_mtbf()
-        pacer = Pacer(every, run.group, run.interrupts, step, run.costs, run.has_landed)
+        pacer = Pacer(every, run.group, run.interrupts, step, run.costs, run.has_landed, run.time_limit())
         if run.flying:
             pacer.watch(run)
         self._pacers[name] = pacer

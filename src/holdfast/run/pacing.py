@@ -21,19 +21,21 @@ from typing import NamedTuple
 from ..group import Group, Pending
 from ..policy import Every
 from .interval import Costs
-from .signals import Interrupts
+from .signals import TIME_LIMIT, Interrupts
+from .timelimit import Limit
 
 _AHEAD_SECONDS = 0.02
 _AHEAD_STEPS = 16
-_DUE = 1  # a wish: the clock says so; greater ones are _DUE + a signal's number
+_DUE = 1  # a wish: the clock says so; greater ones are _DUE + a signal's number, or that of the time limit
 _LANDED = 256  # added to how far ahead the next round shall be: this greatest value tells that one rank has said so
 _MICRO = 1e6
 _LONGEST = 1e12  # seconds that an interval is told as at most: an integer of microseconds must fit 64 bits
 
 
 class Decision(NamedTuple):
-    """Take a checkpoint, because of `policy`, `request` or `signal`; `signal` is its number, 0 if none. `landed`: first take
-    over the outcome of the version in flight, waiting for it where it is not known yet; `reason` is "" if that is all."""
+    """Take a checkpoint, because of `policy`, `request` or `signal`; `signal` is its number or TIME_LIMIT, 0 if none.
+    `landed`: first take over the outcome of the version in flight, waiting for it where it is not known yet; `reason` is ""
+    if that is all."""
 
     reason: str
     signal: int = 0
@@ -45,7 +47,7 @@ class Pacer:
 
     `costs`: what checkpoints cost, for `auto` and `overhead`, else unused; the engine tells it before it calls `taken` and
     `watch`. `landed()`: whether this rank knows the outcome of the version in flight; asked only while there is one, at each
-    head where there is one rank, so it must be cheap.
+    head where there is one rank, so it must be cheap. `limit`: when to leave because the time is over.
     """
 
     def __init__(
@@ -56,12 +58,15 @@ class Pacer:
         start: int,
         costs: Costs | None = None,
         landed: Callable[[], bool] | None = None,
+        limit: Limit | None = None,
     ) -> None:
         self._every, self._steps = every, every.steps
         self._costs = (costs or Costs()) if every.measured else None
         self._timed = every.seconds is not None or every.measured
         self._group, self._interrupts, self._start = group, interrupts, start
         self._serial = group.size == 1
+        self._limit = limit if limit is not None and limit.active else None
+        self._late = False  # whether it is time to leave
         self.outcome = landed
         self._watched: Callable[[], bool] | None = None  # `outcome` while a version is in flight
         self._changed = False  # since the round under way began, a flight has: what was said of it there is out of date
@@ -73,9 +78,12 @@ class Pacer:
         """What to do at this head; `final`: the loop is over, only requests, signals and landings count."""
         if self._serial:
             watched = self._watched
+            if self._limit is not None and self._limit.due(monotonic()):
+                self._late = True
             if not (
                 requested
                 or self._interrupts.pending
+                or self._late
                 or (self._timed and monotonic() >= self._wake)
                 or (watched is not None and watched())
             ):  # the way of nearly every step: as short as can be
@@ -101,6 +109,7 @@ class Pacer:
     def taken(self, step: int) -> None:
         """A checkpoint was tried at this head: the clock starts anew, with the interval that now holds."""
         self._taken, self._since = step, monotonic()
+        self._pause()
         self._window = self._since, step
         self._arm(self._since)
 
@@ -114,7 +123,12 @@ class Pacer:
         self._changed = True
         if flight is None or self._window[1] != self._taken:
             self._window = 0.0, -1  # whole steps from the next head on: this one may have waited for the outcome
+        self._pause()
         self._arm(monotonic())
+
+    def _pause(self) -> None:
+        if self._limit is not None:
+            self._limit.paused()
 
     def moved(self, step: int) -> None:
         """The loop goes on from another step (rollback): rounds go on from there, on all ranks alike."""
@@ -135,6 +149,7 @@ class Pacer:
         self._taken = -1  # the head of the last checkpoint
         self._last = self._since = monotonic()  # when the last round began, and the clock
         self._window = self._since, step  # when and where the steps that are being measured began; -1: none are
+        self._pause()
         self._arm(self._since)
 
     def _arm(self, now: float) -> None:
@@ -172,6 +187,8 @@ class Pacer:
     def _wish(self, now: float) -> int:
         if self._interrupts.pending:
             return _DUE + self._interrupts.pending
+        if self._late:
+            return _DUE + TIME_LIMIT
         return _DUE if self._timed and now >= self._due else 0
 
     def _agree(self, step: int, final: bool) -> tuple[int, bool]:
@@ -185,6 +202,8 @@ class Pacer:
         per_step = (now - self._last) / span
         mine = min(_AHEAD_STEPS, max(1, int(_AHEAD_SECONDS / max(per_step, 1e-9))))
         self._measure(now, step, landed)
+        if self._limit is not None and self._limit.due(now):
+            self._late = True
         self._last = now
         self._begun, self._next = step, step + self._ahead
         self._changed = False

@@ -1,4 +1,6 @@
-"""SIGTERM, SIGINT, SIGUSR1 while a loop runs: the first asks for a last checkpoint, the second leaves at once."""
+"""SIGTERM, SIGINT, SIGUSR1 while a loop runs: the first asks for a last checkpoint, the second leaves at once.
+
+The time limit asks as a signal does, with a number that no signal has."""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+TIME_LIMIT = 65  # greater than any signal's number
 
 
 class Interrupts:
@@ -77,4 +80,4 @@ class Interrupts:
 
 
 def signal_name(number: int) -> str:
-    return signal.Signals(number).name
+    return "time limit" if number == TIME_LIMIT else signal.Signals(number).name
