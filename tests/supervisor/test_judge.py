@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from holdfast.catalog import End
-from holdfast.supervisor.facts import Execution, RunFacts
-from holdfast.supervisor.judge import LOSSES, death, judge
+from holdfast.supervisor.facts import Execution, Fall, RunFacts
+from holdfast.supervisor.judge import BACKOFF, LOSSES, death, in_crash_loop, judge, pause
 
 INTERRUPTED = End("interrupted", 1.0, 3, 300, "SIGTERM")
 LAST_FAILED = End("failed", 1.0, 2, 200, "SIGTERM", "CheckpointError: disk full")
@@ -201,3 +201,107 @@ def test_work_lost_is_counted_from_the_newest_state():
     assert execution(run(safe=None, version=None)).lost == 10.0
     assert execution(run(safe=50.0)).lost == 10.0  # stored by an earlier one
     assert execution(run(safe=105.0, complete=True)).lost == 0.0
+
+
+# -- time limits ------------------------------------------------------------------------------------------------
+
+
+def test_out_of_time_with_a_last_checkpoint_is_an_interrupt():
+    left = run(end=End("interrupted", 1.0, 3, 300, "time limit"))
+    verdict = judge([execution(left, code=85)])
+    assert verdict.exit == 85 and verdict.message.startswith("interrupted by the time limit. Safe: version 3")
+    assert outcome(execution(run(gained=0, end=left.end), code=86)) == ("interrupted without progress", 86)
+
+
+def test_a_last_checkpoint_that_came_too_late_is_not_to_be_queued_again():
+    late = run(end=End("interrupted", 1.0, 3, 300, "time limit", "the last checkpoint was over 3 s after the time limit"))
+    verdict = judge([execution(late, code=87)])
+    assert (verdict.outcome, verdict.exit) == ("last checkpoint too late", 87)
+    assert "came too late (the last checkpoint was over 3 s after" in verdict.message
+
+
+@pytest.mark.parametrize("code", [0, -9, 137])
+def test_what_had_to_be_ended_at_the_time_limit_neither(code):
+    ended = execution(run(), code=code, overdue=True, cleared=True)
+    assert outcome(ended, asked="time limit", serial=False) == ("last checkpoint too late", 87)
+    done = execution(run(complete=True), code=code, overdue=True)
+    assert outcome(done, asked="time limit", serial=False) == ("complete", 0)
+    assert outcome(execution(code=code, overdue=True), asked="time limit") == ("interrupted", 86)
+
+
+# -- crash loops ------------------------------------------------------------------------------------------------
+
+BARREN = execution(run(end=RAISED, gained=0))
+FALL = Fall("/r", 3, 300, 2)
+
+
+def after_a_fall(**kw):
+    return execution(run(end=RAISED, **kw), falls=(FALL,))
+
+
+@pytest.mark.parametrize("name", ["UsageError", "ConfigError", "StaleObjectError", "UnsupportedError", "MismatchError"])
+@pytest.mark.parametrize("gained", [0, 1])
+def test_an_error_that_would_come_again_is_not_tried_again(name, gained):
+    facts = run(end=End("failed", 1.0, 2, 200, None, f"{name}: the thing: protect it"), gained=gained)
+    verdict = judge([execution(facts, code=1)], serial=False)
+    assert (verdict.outcome, verdict.exit) == ("program failed", 1)
+    assert f"{name}: the thing: protect it" in verdict.message
+
+
+@pytest.mark.parametrize("name", ["RankError", "DamageError", "CheckpointError", "ValueError", "Usage"])
+def test_other_errors_are(name):
+    assert outcome(execution(run(end=End("failed", 1.0, 2, 200, None, f"{name}: x")), code=1)) is None
+
+
+def test_a_version_from_which_it_gets_nowhere_may_be_to_blame():
+    assert in_crash_loop([BARREN, BARREN])
+    assert in_crash_loop([after_a_fall(step=400), BARREN, BARREN])  # it had come beyond
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        execution(run(end=RAISED, gained=0), lost_nodes=("node1",)),
+        execution(run(end=RAISED, gained=0), stillborn=True),
+        execution(run(gained=0), code=0),
+        execution(run(attempt=None, gained=0)),
+        execution(run(end=End("failed", 1.0, 2, 200, None, "StorageError: no space left"), gained=0)),
+        execution(run(end=RAISED, gained=0), falls=(FALL,)),
+    ],
+    ids=["node lost", "stillborn", "ended well", "no run", "storage", "tried"],
+)
+def test_where_the_version_is_not_to_blame(other):
+    assert not in_crash_loop([other, BARREN])
+    assert not in_crash_loop([BARREN, other])
+
+
+@pytest.mark.parametrize("facts", [{"gained": 0, "step": 200}, {"gained": 1, "step": 300}, {"gained": 1, "step": None}])
+def test_no_further_than_before_after_a_fall_is_the_end(facts):
+    verdict = judge([BARREN, BARREN, after_a_fall(**facts)])
+    assert (verdict.outcome, verdict.exit) == ("no progress", 88)
+    assert "from version 2 of /r, not beyond 3" in verdict.message and "holdfast rollback /r 3" in verdict.message
+
+
+@pytest.mark.parametrize("facts", [{"gained": 2, "step": 301}, {"gained": 2, "step": None}])
+def test_beyond_it_everything_is_as_usual(facts):
+    executions = [BARREN, BARREN, after_a_fall(**facts)]
+    assert judge(executions) is None
+    assert judge([*executions, BARREN]) is None
+    assert outcome(*executions, BARREN, BARREN) == ("no progress", 88)
+
+
+def test_a_node_that_is_lost_after_a_fall_says_nothing():
+    assert judge([BARREN, BARREN, execution(run(gained=0), falls=(FALL,), lost_nodes=("node1",))]) is None
+
+
+def test_after_a_fall_nodes_tell_only_with_the_next_start():
+    placed = after_a_fall(gained=0, places=True)
+    assert judge([BARREN, BARREN, placed]) is None
+    assert outcome(BARREN, BARREN, placed, BARREN) == ("no progress", 88)
+    assert not in_crash_loop([BARREN, BARREN, placed, BARREN])
+
+
+def test_the_pauses_between_starts():
+    good = execution(run())
+    assert pause([good]) == pause([BARREN]) == pause([BARREN, good]) == pause([good, BARREN]) == 0.0
+    assert [pause([good, *[BARREN] * n]) for n in (2, 3, 4, 7, 8, 100)] == [1.0, 2.0, 4.0, 32.0, 60.0, BACKOFF]

@@ -183,3 +183,21 @@ def test_a_program_that_does_not_exist(fake):
 
 def test_cores_are_at_least_one():
     assert 1 <= launcher.cores() <= os.cpu_count()
+
+
+def test_spares_are_further_processes_of_an_mpirun_that_goes_on_without_some(fake):
+    fake(fake.own, OPENMPI)
+    made = command(["sh"], ranks=2, spares=1, grace=1, environment=fake.env)
+    words = " ".join(made.arguments)
+    assert "-n 3 --with-ft ulfm " in words and "-x HOLDFAST_SPARES" in words
+    assert made.environment["HOLDFAST_SPARES"] == "1"
+    assert made.shown == "sh on 2 ranks and 1 spare by Open MPI 5.0.11"
+    without = command(["sh"], ranks=2, grace=1, environment={**fake.env, "HOLDFAST_SPARES": "4"})
+    assert "ulfm" not in without.arguments and "HOLDFAST_SPARES" not in without.environment
+
+
+@pytest.mark.parametrize("version", [HYDRA, "mpirun (Open MPI) 4.1.6"], ids=["mpich", "openmpi 4"])
+def test_spares_where_mpirun_ends_all_with_one(fake, version):
+    fake(fake.own, version)
+    with pytest.raises(UsageError, match="Nothing was started"):
+        command(["sh"], ranks=2, spares=1, grace=1, environment=fake.env)

@@ -64,6 +64,15 @@ def test_a_signal_and_then_an_orphan(supervise, parallel, tmp_path, undisturbed)
     assert outcomes[0] == "interrupted" and outcomes[-2:] == ["interrupted", "complete"]
 
 
+def test_out_of_time_all_ranks_leave_at_one_step(supervise, parallel, tmp_path):
+    job = supervise("-n", 2, "--time-limit", "8 s", "--", *parallel, "run", 100_000, 0.01)
+    assert job.end() == 85, job.err
+    found = catalog(tmp_path / "run")
+    end = found.attempts[-1].end
+    assert (end.outcome, end.signal, end.version) == ("interrupted", "time limit", found.lineage[0].number)
+    assert "interrupted by the time limit. Safe: version" in job.err
+
+
 def test_lines_bear_their_rank_on_request(supervise):
     job = supervise("-n", 2, "--prefix", "--", "sh", "-c", "echo hello")
     assert job.end() == 0, job.err

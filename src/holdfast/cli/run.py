@@ -12,10 +12,10 @@ EXIT_CODES = {
     errors.EXIT_COMPLETE: "complete: every run that the program opened says so",
     1: "Holdfast's own error; a message says which",
     2: "wrong usage of the command line",
-    errors.EXIT_INTERRUPTED: "interrupted, with progress: the same command goes on from there",
+    errors.EXIT_INTERRUPTED: "interrupted or out of time, with progress: the same command goes on from there",
     errors.EXIT_INTERRUPTED_NO_PROGRESS: "interrupted, without a new version",
-    errors.EXIT_LAST_CHECKPOINT_FAILED: "the last checkpoint failed; the version before is safe",
-    errors.EXIT_NO_PROGRESS: "gave up: two attempts in a row made no progress",
+    errors.EXIT_LAST_CHECKPOINT_FAILED: "the last checkpoint failed or came after the time limit: don't requeue, look first",
+    errors.EXIT_NO_PROGRESS: "gave up: no progress, from the version before the last either",
     errors.EXIT_RESTARTS_EXHAUSTED: "gave up: the allowed restarts are used",
 }
 
@@ -35,6 +35,20 @@ def _mpi_args(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
         return tuple(word for text in given for word in shlex.split(text))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, given: str | None) -> float | None:
+    from ..units import parse_seconds
+
+    if given is None:
+        return None
+    try:
+        seconds = parse_seconds(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if not 0 < seconds <= 1e8:
+        raise click.BadParameter("a positive time is needed")
+    return seconds
 
 
 @click.command(
@@ -63,6 +77,13 @@ def _mpi_args(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
 @click.option(
     "--grace", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds for a last checkpoint."
 )
+@click.option(
+    "--time-limit",
+    callback=_seconds,
+    metavar="TIME",
+    help="Have left by then, with a last checkpoint: 2h, 90min, 5400. [default: as long as Slurm gives]",
+)
+@click.option("--spares", "spare_ranks", type=click.IntRange(min=0), default=0, hidden=True)
 @click.option("-q", "--quiet", is_flag=True, help="No account of what happens on stderr.")
 @click.option("--report", type=click.Path(dir_okay=False), help="Write a JSON report to this file at the end.")
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGS]...")
@@ -76,6 +97,8 @@ def run(
     mpi_args: tuple[str, ...],
     prefix: bool,
     grace: float,
+    time_limit: float | None,
+    spare_ranks: int,
     quiet: bool,
     report: str | None,
     program: tuple[str, ...],
@@ -86,6 +109,10 @@ def run(
     ask it for a last checkpoint; a second one ends it at once. Ranks that outlived their supervisor are asked for
     a last checkpoint, ended, and resumed from.
 
+    With a time limit, given or Slurm's, the program takes a last checkpoint early enough, by what its checkpoints have taken,
+    and leaves; what has not left when a given limit is over is ended (87). When two attempts get nowhere, the third goes on
+    from the version before; when that gets no further, it gives up (88). An error that would come again ends it at once.
+
     With a hostfile, nodes that do not answer before a start (asked as mpirun would, by ssh or by the agent that it is told
     to use) are replaced by spares; without spares the ranks are dealt over the nodes that are left. The program's
     working directory and its runs have to be seen from all nodes.
@@ -94,9 +121,13 @@ def run(
         raise click.UsageError("--mpi-args and --prefix need -n: without it the program is started directly.")
     if ranks is None and hostfile is not None:
         raise click.UsageError("--hostfile needs -n: without it the program is started directly, here.")
+    if ranks is None and spare_ranks:
+        raise click.UsageError("--spares needs -n: a serial program has no ranks.")
     if spare_nodes and hostfile is None:
         raise click.UsageError("--spare-nodes needs --hostfile, at whose end the spare nodes stand.")
     from ..supervisor import Plan, supervise
 
-    plan = Plan(program, ranks, max_restarts, mpi_args, prefix, grace, quiet, report, hostfile, spare_nodes)
+    plan = Plan(
+        program, ranks, max_restarts, mpi_args, prefix, grace, quiet, report, hostfile, spare_nodes, time_limit, spare_ranks
+    )
     ctx.exit(supervise(plan))

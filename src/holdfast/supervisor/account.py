@@ -45,11 +45,13 @@ class Account:
         step = "" if one.step is None else f" (step {one.step})"
         self.say(f"{shown(one.url)} {place}{step}; {_lost(before.lost, [before])}")
 
-    def died(self, execution: Execution, serial: bool) -> None:
-        """Tells of an execution after which another is to come: what it died of, what is resumed, what is lost."""
+    def died(self, execution: Execution, serial: bool, more: Sequence[str] = ()) -> None:
+        """Tells of an execution after which another is to come: what it died of, `more`, what is resumed, what is lost."""
         seconds = seconds_text(execution.ended - execution.began)
         named = ", ".join(f"attempt {r.attempt} of {shown(r.url)}" for r in execution.runs if r.attempt)
         self.say(f"{named or 'the program'} died after {seconds}: {death(execution, serial)}")
+        for line in more:
+            self.say(line)
         for run in execution.runs:
             if run.complete:
                 continue

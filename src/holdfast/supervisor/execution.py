@@ -14,9 +14,12 @@ from ..catalog import Process, evict
 from ..catalog.attempts import ENDED, EXECUTION
 from ..catalog.eviction import send
 from ..errors import HoldfastError
+from ..run.signals import TIME_LIMIT as _NUMBER
+from ..run.signals import signal_name
 from . import account, facts, hosts, launcher
 from .child import Child, Signals, Watch, is_proxy
 
+TIME_LIMIT = signal_name(_NUMBER)  # where a signal's name stands else
 TICK = 0.5  # seconds between looks at what the program has reported,
 FIRST_TICK = 0.1  # and until it has reported its first attempt: then its ranks are known, and watched
 HOSTFILE = "hosts"
@@ -32,9 +35,11 @@ class State:
     """What stays from one start to the next: what is started, where its words are looked for (`folder`), `grace` (seconds for a
     last checkpoint), the nodes, what was asked, which runs are known.
 
-    `away`: ranks may be on other hosts, where we see none of them; `until`: monotonic time at which the grace of
-    a request ends; `urls`: runs that any start has opened, in order; `ended`: names of the starts that are over; `last`: the
-    one before, from which nodes may hold more than the runs' own stores.
+    `away`: ranks may be on other hosts, where we see none of them; `asked`: why the program was asked to leave (a signal's
+    name, or TIME_LIMIT), None if it was not; `until`: monotonic time at which the grace of a request ends; `deadline`:
+    monotonic time at which the user's time limit is over and the program is ended; `spares`: processes that have no rank
+    yet; `urls`: runs that any start has opened, in order; `ended`: names of the starts that are over; `last`: the one before,
+    from which nodes may hold more than the runs' own stores.
     """
 
     command: launcher.Command
@@ -44,8 +49,10 @@ class State:
     grace: float
     roster: hosts.Roster | None = None
     away: bool = False
-    asked: signal.Signals | None = None
+    asked: str | None = None
     until: float = float("inf")
+    deadline: float = float("inf")
+    spares: int = 0
     urls: dict[str, None] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
     last: facts.Execution | None = None
@@ -70,6 +77,7 @@ class Running:
         self.started = owner.serial or owner.away  # whether any rank has been seen; of those elsewhere none will be
         self.start_until = float("inf")
         self.stillborn = False
+        self.overdue = False  # whether it was ended because the time limit was over
 
     def run(self) -> facts.Execution:
         # There before anybody looks: that a file is missing is remembered for a while by other hosts' file systems.
@@ -106,24 +114,32 @@ class Running:
         stillborn = self.stillborn or (not owner.serial and not self.opened and code == OWN_FAULT)
         runs = facts.gather(owner.urls, self.opened, self.name)
         first_dead = self.watch.first_dead
-        return facts.Execution(self.number, began, ended, code, runs, cleared, first_dead, stillborn=stillborn)
+        return facts.Execution(
+            self.number, began, ended, code, runs, cleared, first_dead, stillborn=stillborn, overdue=self.overdue
+        )
 
     def _turn(self, child: Child) -> None:
         """Waits a little for something to happen, and does what it asks for."""
         owner = self.owner
         tick = TICK if self.opened else FIRST_TICK
-        owner.signals.wait(min(tick, max(0.0, owner.until - time.monotonic())), self.watch)
+        first = min(owner.until, owner.deadline)
+        owner.signals.wait(min(tick, max(0.0, first - time.monotonic())), self.watch)
         self._look()
         for number in owner.signals.take():
             if owner.asked is None:
-                owner.asked = number
+                owner.asked = number.name
                 owner.until = time.monotonic() + owner.grace
                 owner.told.say(f"{number.name}: asks for a last checkpoint, waits up to {owner.grace:g} s")
                 self._ask(child, number)
             else:
                 owner.told.say(f"{number.name} again: ends the program at once")
                 owner.until = 0.0
-        if time.monotonic() >= owner.until:
+        if time.monotonic() >= owner.deadline:
+            owner.told.say("the time limit is over and the program has not left: it is ended")
+            owner.asked, self.overdue = owner.asked or TIME_LIMIT, True
+            owner.deadline = owner.until = float("inf")
+            self._kill(child)
+        elif time.monotonic() >= owner.until:
             if owner.until:
                 owner.told.say("the program has not left in time: it is ended")
             owner.until = float("inf")
@@ -183,9 +199,13 @@ class Running:
         child.kill()
 
     def _empty(self, child: Child) -> bool:
-        """Whether mpirun has been alone for too long: all its ranks are here and dead, and it does not leave."""
+        """Whether mpirun has been alone for too long: all its ranks are here and dead, and it does not leave.
+
+        One death of several is no end where there are spares: then mpirun goes on with those who live."""
         alone = bool(self.processes) and all(p.here and not p.alive for p in self.processes)
-        if not alone or any(p.pid != child.pid and not is_proxy(p) for p in child.members()):
+        # Spares that are left alone have nobody to repair with; had they taken a rank, it would have been reported.
+        others = not self.owner.spares and any(p.pid != child.pid and not is_proxy(p) for p in child.members())
+        if not alone or others:
             self.empty_since = None
             return False
         self.empty_since = self.empty_since or time.monotonic()

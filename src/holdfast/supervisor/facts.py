@@ -55,11 +55,22 @@ class RunFacts:
 
 
 @dataclass(frozen=True)
+class Fall:
+    """A run was taken back: from version `crashed` (and its `step`), after which it got nowhere, to version `to`."""
+
+    url: str
+    crashed: int
+    step: int | None
+    to: int
+
+
+@dataclass(frozen=True)
 class Execution:
     """One start of the program: its number (from 1), when it began and ended (seconds since 1970), the exit code of
     what was started (negative: the signal that killed it), whether the supervisor ended it or what was left of it
     unasked (`cleared`), the rank that was seen to die first and its pid, its runs, the nodes in use that gave no answer
-    afterwards (`lost_nodes`), and whether the launcher never came to start a rank (`stillborn`)."""
+    afterwards (`lost_nodes`), whether the launcher never came to start a rank (`stillborn`), whether it was ended because the
+    time limit was over (`overdue`), and what was taken back before it (`falls`)."""
 
     number: int
     began: float
@@ -70,6 +81,8 @@ class Execution:
     first_dead: tuple[int, int] | None = None
     lost_nodes: tuple[str, ...] = ()
     stillborn: bool = False
+    overdue: bool = False
+    falls: tuple[Fall, ...] = ()
 
     @property
     def gained(self) -> bool:

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .. import errors
 from ..errors import (
     EXIT_COMPLETE,
     EXIT_INTERRUPTED,
@@ -26,6 +27,7 @@ EXIT_ERROR = 1  # Holdfast's own errors, as in the other commands
 _INTERRUPTED = (0, EXIT_INTERRUPTED, EXIT_INTERRUPTED_NO_PROGRESS, EXIT_LAST_CHECKPOINT_FAILED)  # of ranks that left
 
 TRIES = 2  # executions in a row without progress after which starting again is no use,
+BACKOFF = 60.0  # seconds between starts at most
 LOSSES = 8  # and that many where nodes were lost: no fault of the program's, but it can't go on for ever
 
 
@@ -43,8 +45,8 @@ def judge(
 ) -> Verdict | None:
     """The verdict after the newest of `executions` (oldest first, at least one); None: start the program again.
 
-    `asked`: name of the signal by which the supervisor was asked to leave; `max_restarts`: how often it may start
-    again; `serial`: whether exit codes are the program's own, not mpirun's.
+    `asked`: name of the signal by which the supervisor was asked to leave, or of the time limit; `max_restarts`: how often
+    it may start again; `serial`: whether exit codes are the program's own, not mpirun's.
     """
     last = executions[-1]
     runs = last.runs
@@ -58,21 +60,30 @@ def judge(
         where = shown(rivals[0].url)
         text = f"{where} has been taken over by {rivals[0].rival}; it is not started again here. {_safe(runs)}"
         return Verdict("taken over", EXIT_ERROR, text)
+    if last.overdue:
+        text = f"the time limit was over before the program had left: no last checkpoint. {_safe(runs)}{_again(runs)}"
+        return Verdict("last checkpoint too late", EXIT_LAST_CHECKPOINT_FAILED, text)
     if asked or not _violent(last, serial):
         if failed := [run for run in runs if _last_checkpoint_failed(run)]:
             error = failed[0].end.error if failed[0].end else None
-            text = f"the last checkpoint failed ({error or 'no reason recorded'}). {_safe(runs)}{_again(runs)}"
-            return Verdict("last checkpoint failed", EXIT_LAST_CHECKPOINT_FAILED, text)
+            late = failed[0].end is not None and failed[0].end.outcome == "interrupted"
+            word = "came too late" if late else "failed"
+            text = f"the last checkpoint {word} ({error or 'no reason recorded'}). {_safe(runs)}{_again(runs)}"
+            return Verdict(f"last checkpoint {'too late' if late else word}", EXIT_LAST_CHECKPOINT_FAILED, text)
         if asked or any(run.end and run.end.outcome == "interrupted" for run in runs):
             by = asked or next((r.end.signal for r in runs if r.end and r.end.signal), None) or "a signal"
-            return _interrupted(executions, f"interrupted by {by}")
+            return _interrupted(executions, f"interrupted by {'' if by.startswith('SIG') or by == 'a signal' else 'the '}{by}")
         if last.code == 0 and all(run.complete or (run.end and run.end.outcome == "closed") for run in runs):
             hint = (
                 "the program left without completing its run, so it is not started again (if it was done, let it say "
                 "so: `with holdfast.open(...) as run:` or `run.complete()`)"
             )
             return _interrupted(executions, hint)
-    barren = _barren(executions)
+    if mistaken := [run for run in runs if _mistake(run)]:
+        return Verdict("program failed", EXIT_ERROR, _will_come_again(last, mistaken[0], serial))
+    if last.falls and _counts(last) and not any(run.places for run in runs) and not _passed(last):
+        return Verdict("no progress", EXIT_NO_PROGRESS, _gives_up([last], serial))
+    barren = _barren(executions, since_fall=True)
     if len([e for e in barren if not e.lost_nodes]) >= TRIES or len(barren) >= LOSSES:
         return Verdict("no progress", EXIT_NO_PROGRESS, _gives_up(barren, serial))
     if max_restarts is not None and len(executions) > max_restarts:
@@ -81,13 +92,52 @@ def judge(
     return None
 
 
-def _barren(executions: Sequence[Execution]) -> list[Execution]:
-    """The newest of them, as far back as none made progress."""
+def pause(executions: Sequence[Execution]) -> float:
+    """Seconds to wait before the next start: none after progress or a first failure, then 1, 2, 4, ... up to BACKOFF."""
+    barren = len(_barren(executions))
+    return 0.0 if barren < 2 else min(BACKOFF, 2.0 ** min(barren - 2, 20))
+
+
+def in_crash_loop(executions: Sequence[Execution]) -> bool:
+    """After a verdict of no progress: whether the version from which the program gets nowhere may be to blame, so that going on
+    from the one before may help. Not if that was tried, if nodes or storage were, or if it came to no run or ended well."""
+    barren = _barren(executions, since_fall=True)
+    return not any(
+        e.falls or e.lost_nodes or e.stillborn or e.code == 0
+        or not any(run.attempt for run in e.runs)
+        or any(_error_type(run) in _ELSEWHERE for run in e.runs)
+        for e in barren
+    )  # fmt: skip
+
+
+def _counts(execution: Execution) -> bool:
+    """Whether how far it came is the program's own doing."""
+    return not (execution.lost_nodes or execution.stillborn)
+
+
+def _passed(execution: Execution) -> bool:
+    """Whether after a fall a run came beyond the version from which it had been taken back."""
+    for fall in execution.falls:
+        run = next((run for run in execution.runs if run.url == fall.url), None)
+        if run is None or not run.gained:
+            continue
+        if run.step is None or fall.step is None:
+            if run.gained > 1:  # one for that which was given up, one more
+                return True
+        elif run.step > fall.step:
+            return True
+    return False
+
+
+def _barren(executions: Sequence[Execution], since_fall: bool = False) -> list[Execution]:
+    """The newest of them, as far back as none made progress; `since_fall`: and nothing was taken back before one."""
     found: list[Execution] = []
     for at, execution in reversed(list(enumerate(executions))):
         if execution.gained:
             break
         found.insert(0, execution)
+        if since_fall and execution.falls:
+            break
         if at and _went_on(executions[at - 1], execution):
             break
     return found
@@ -141,6 +191,33 @@ def _complete(last: Execution, serial: bool) -> Verdict:
     return Verdict("complete", EXIT_COMPLETE, text)
 
 
+# The program's mistakes, which come again as often as it is started; and what has its cause elsewhere than in the state.
+_MISTAKES = {cls.__name__ for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.UsageError)} | {
+    errors.MismatchError.__name__
+}
+_ELSEWHERE = {"StorageError", "CheckpointError", "RunInUseError", "FencedError"}
+
+
+def _mistake(run: RunFacts) -> bool:
+    """Whether what it ended with is an error of the program's against the library, which comes again as often as it is
+    started."""
+    return _error_type(run) in _MISTAKES
+
+
+def _error_type(run: RunFacts) -> str:
+    """The class of the exception with which the program recorded its end, "" if it did not."""
+    end = run.end
+    return end.error.split(":")[0] if end and end.outcome == "failed" and not end.signal and end.error else ""
+
+
+def _will_come_again(last: Execution, run: RunFacts, serial: bool) -> str:
+    error = run.end.error if run.end and run.end.error else ""
+    return (
+        f"attempt {run.attempt} of {shown(run.url)} failed with an error that would come again, so it is not started again. "
+        f"{_safe(last.runs)}\n  {error}"
+    )
+
+
 def _interrupted(executions: Sequence[Execution], why: str) -> Verdict:
     runs = executions[-1].runs
     if any(e.gained for e in executions):
@@ -150,7 +227,13 @@ def _interrupted(executions: Sequence[Execution], why: str) -> Verdict:
 
 
 def _gives_up(barren: Sequence[Execution], serial: bool) -> str:
-    lines = [f"gives up: {'two' if len(barren) == TRIES else len(barren)} attempts in a row made no progress."]
+    falls = barren[0].falls
+    if falls:
+        back = ", ".join(f"version {fall.to} of {shown(fall.url)}" for fall in falls)
+        past = ", ".join(f"{fall.crashed}" for fall in falls)
+        lines = [f"gives up: from the version before it gets no further either (from {back}, not beyond {past})."]
+    else:
+        lines = [f"gives up: {'two' if len(barren) == TRIES else len(barren)} attempts in a row made no progress."]
     for execution in barren:
         named = ", ".join(f"attempt {r.attempt} of {shown(r.url)}" for r in execution.runs if r.attempt)
         seconds = execution.ended - execution.began
@@ -158,6 +241,10 @@ def _gives_up(barren: Sequence[Execution], serial: bool) -> str:
     runs = barren[-1].runs
     where = next((shown(run.url) for run in runs if not run.complete), shown(runs[0].url))
     lines.append(_safe(runs))
+    for fall in falls:
+        lines.append(
+            f"Version {fall.crashed} is kept, abandoned: `holdfast rollback {shown(fall.url)} {fall.crashed}` goes back to it."
+        )
     if any(e.code == 0 and not e.lost_nodes for e in barren):  # mpirun says 0 when it has lost a node
         lines.append("If the program was done, let it say so: `with holdfast.open(...) as run:` or `run.complete()`.")
     lines.append(

@@ -21,6 +21,7 @@ _MANAGED = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")  # a batch system that tel
 
 REPORT = "HOLDFAST_REPORT"  # file to which the program's rank 0 appends each attempt it begins
 SUPERVISED = "HOLDFAST_SUPERVISED"  # seconds of grace for ranks that outlived an earlier supervisor
+SPARES = "HOLDFAST_SPARES"  # how many of the processes that were started have no rank yet
 _WORDS = (SUPERVISED, REPORT, EXECUTION, ENDED)  # what we tell the program
 _OF_THE_NODE = ("HOLDFAST_FAILURE_DOMAIN", "HOLDFAST_NODE_MEMORY", "HOLDFAST_NODE_SCRATCH")  # not the same on another
 
@@ -58,10 +59,13 @@ def command(
     grace: float,
     hostfile: str | None = None,
     environment: Mapping[str, str] | None = None,
+    spares: int = 0,
 ) -> Command:
     """The command that starts `program` (name and arguments) on `ranks` ranks; None: serial, without a launcher.
 
-    `hostfile`: one that has exactly these ranks as slots, in order; it is read when the command is executed.
+    `hostfile`: one that has exactly these ranks (and spares) as slots, in order; it is read when the command is executed.
+    `spares`: processes that are started besides the ranks, to take the place of those that die; for Open MPI 5 alone, which is
+    then asked to go on when a process dies.
 
     The interpreter's own directory comes first on PATH, so that `python` is the one that Holdfast is installed
     for; a `.py` file that can't be executed is given to it. UsageError if program or launcher are missing.
@@ -70,6 +74,9 @@ def command(
     own = os.path.dirname(sys.executable)
     env["PATH"] = os.pathsep.join([own, *filter(None, [env.get("PATH")])])
     env[SUPERVISED] = str(grace)
+    env.pop(SPARES, None)
+    if spares:
+        env[SPARES] = str(spares)
     own_process = current()
     env[SUPERVISOR] = f"{own_process.pid} {own_process.start}"
     words = _program(list(program), env["PATH"])
@@ -77,13 +84,20 @@ def command(
     if ranks is None:
         return Command(tuple(words), env, None, shown)
     mpi = find_mpi(env["PATH"])
-    head = [mpi.path, "-n", str(ranks), *_flags(mpi, ranks, mpi_args, prefix, hostfile, env), *mpi_args]
+    if spares and (mpi.kind != "openmpi" or mpi.major < 5):
+        raise UsageError(
+            f"Spare ranks need Open MPI 5, whose mpirun goes on when a process dies; there is {mpi.name}. Nothing was started. "
+            "Leave them out: a program that dies is started again all the same."
+        )
+    flags = _flags(mpi, ranks + spares, mpi_args, prefix, hostfile, env)
+    head = [mpi.path, "-n", str(ranks + spares), *(("--with-ft", "ulfm") if spares else ()), *flags, *mpi_args]
     if mpi.kind == "openmpi" and os.geteuid() == 0:
         env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     if mpi.kind == "openmpi" and hostfile:
         for name, value in _KEEPALIVE.items():
             env.setdefault(f"{'PRTE' if mpi.major >= 5 else 'OMPI'}_MCA_oob_tcp_keepalive_{name}", value)
-    return Command((*head, *words), env, mpi, f"{shown} on {ranks} rank{'s' * (ranks != 1)} by {mpi.name}")
+    more = f" and {spares} spare{'s' * (spares != 1)}" if spares else ""
+    return Command((*head, *words), env, mpi, f"{shown} on {ranks} rank{'s' * (ranks != 1)}{more} by {mpi.name}")
 
 
 def own_session(command: Command, directory: str) -> dict[str, str]:

@@ -7,14 +7,17 @@ supervisor's death is in the stores: kill it, start the same command again, and 
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, replace
 
 from ..errors import UsageError
-from . import account, facts, hosts, launcher, reach, surviving
-from .child import Signals
-from .execution import HOSTFILE, Running, State
+from ..run.timelimit import DEADLINE, find_deadline
+from ..units import seconds_text
+from . import account, crashloop, facts, hosts, launcher, reach, surviving
+from .child import Signals, Watch
+from .execution import HOSTFILE, TIME_LIMIT, Running, State
 from .folder import meeting_place
-from .judge import Verdict, judge
+from .judge import Verdict, in_crash_loop, judge, pause
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,9 @@ class Plan:
     """What to supervise and how: `program` (name and arguments), `ranks` (None: serial), `max_restarts` (None: as many
     as make progress), `mpi_args` (for mpirun), `prefix` (mark lines with their rank), `grace` (seconds for a last
     checkpoint), `quiet` (no account on stderr), `report` (file for the JSON report), `hostfile` (nodes for the ranks), `spares`
-    (how many of them, from its end, are kept to take the place of lost ones)."""
+    (how many of them, from its end, are kept to take the place of lost ones), `time_limit` (seconds after which the program has
+    left; None: as long as the batch system gives), `spare_ranks` (processes that are started to take the place of ranks that
+    die)."""
 
     program: tuple[str, ...]
     ranks: int | None = None
@@ -34,6 +39,8 @@ class Plan:
     report: str | None = None
     hostfile: str | None = None
     spares: int = 0
+    time_limit: float | None = None
+    spare_ranks: int = 0
 
 
 def supervise(plan: Plan) -> int:
@@ -45,6 +52,7 @@ def supervise(plan: Plan) -> int:
     """
     roster = _roster(plan)
     told = account.Account(plan.quiet)
+    environment, deadline = _limited(plan, told)
     away = plan.ranks is not None and (roster is not None or launcher.elsewhere(plan.mpi_args, os.environ))
     with Signals() as signals, meeting_place(away) as (folder, complaint):
         command = launcher.command(
@@ -54,10 +62,15 @@ def supervise(plan: Plan) -> int:
             prefix=plan.prefix,
             grace=plan.grace,
             hostfile=os.path.join(folder, HOSTFILE) if roster else None,
+            environment=environment,
+            spares=plan.spare_ranks,
         )
         if complaint:
             told.say(complaint)
-        supervisor = _Supervisor(plan, State(command, told, signals, folder, plan.grace, roster, away))
+        state = State(command, told, signals, folder, plan.grace, roster, away, spares=plan.spare_ranks)
+        if plan.time_limit is not None and deadline is not None:  # the batch system's own it enforces itself
+            state.deadline = time.monotonic() + deadline - time.time()
+        supervisor = _Supervisor(plan, state, deadline)
         verdict = supervisor.run()
         told.verdict(verdict, supervisor.executions)
         supervisor.salvage()
@@ -66,6 +79,19 @@ def supervise(plan: Plan) -> int:
         if complaint := account.write_report(plan.report, content):
             told.say(complaint)
     return verdict.exit
+
+
+def _limited(plan: Plan, told: account.Account) -> tuple[dict[str, str], float | None]:
+    """The program's environment, with the time (unix) by which it is to have left, if there is one."""
+    environment = dict(os.environ)
+    deadline = find_deadline(environment)
+    if plan.time_limit is not None:
+        given = time.time() + plan.time_limit
+        deadline = given if deadline is None else min(given, deadline)
+    if deadline is not None:
+        environment[DEADLINE] = repr(deadline)
+        told.say(f"time limit: {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(deadline))}")
+    return environment, deadline
 
 
 def _roster(plan: Plan) -> hosts.Roster | None:
@@ -84,17 +110,19 @@ def _roster(plan: Plan) -> hosts.Roster | None:
         raise UsageError(
             f"The hostfile {plan.hostfile} can't be read: {error.strerror}. Nothing was started.", file=plan.hostfile
         ) from None
-    return hosts.choose(hosts.parse_hostfile(text, plan.hostfile), plan.ranks, plan.spares)
+    return hosts.choose(hosts.parse_hostfile(text, plan.hostfile), plan.ranks + plan.spare_ranks, plan.spares)
 
 
 class _Supervisor:
     """Starts, asks which nodes are left, judges, and again."""
 
-    def __init__(self, plan: Plan, state: State) -> None:
+    def __init__(self, plan: Plan, state: State, deadline: float | None) -> None:
         self.plan = plan
         self.state = state
+        self.deadline = deadline  # unix time by which the program is to have left
         self.executions: list[facts.Execution] = []
         self.reached = False  # whether a node has ever answered
+        self.falls: tuple[facts.Fall, ...] = ()  # of which it is not known yet whether they helped
 
     def run(self) -> Verdict:
         state = self.state
@@ -108,18 +136,64 @@ class _Supervisor:
             if state.asked is None and not (execution.runs and all(run.complete for run in execution.runs)):
                 lost, lines = self._look_for_nodes()
                 execution = replace(execution, lost_nodes=lost)
+            execution = replace(execution, falls=self.falls)
             self.executions = [facts.learn(before, running.opened) for before in self.executions]
             self.executions.append(execution)
-            if state.asked is None and (late := state.signals.take()):
-                state.asked = late[0]  # came while nothing ran: then nothing is started again
-            asked = state.asked.name if state.asked else None
-            verdict = judge(self.executions, asked=asked, max_restarts=self.plan.max_restarts, serial=state.serial)
-            if verdict is not None:
+            self._note_late()
+            verdict = self._judge()
+            if verdict is None:
+                if not (execution.lost_nodes or execution.stillborn):
+                    self.falls = ()  # it has come beyond what was given up, or nodes may tell that it has
+                fallen: list[str] = []
+            elif (fallen := self._fall_back(verdict)) == []:
                 return verdict
-            state.told.died(execution, state.serial)
+            execution = self.executions[-1]
+            state.told.died(execution, state.serial, fallen)
             state.last = execution
             for line in lines:
                 state.told.say(line)
+            self._pause()
+            if state.asked is not None and (verdict := self._judge()) is not None:
+                return verdict
+
+    def _judge(self) -> Verdict | None:
+        asked, plan = self.state.asked, self.plan
+        return judge(self.executions, asked=asked, max_restarts=plan.max_restarts, serial=self.state.serial)
+
+    def _note_late(self) -> None:
+        """A request that came while nothing ran, or a time limit that is over: then nothing is started again."""
+        state = self.state
+        if state.asked is None and (late := state.signals.take()):
+            state.asked = late[0].name
+        if state.asked is None and self.deadline is not None and time.time() >= self.deadline:
+            state.asked = TIME_LIMIT
+
+    def _fall_back(self, verdict: Verdict) -> list[str]:
+        """After a verdict of no progress: takes the runs that get nowhere back to the version before, if that may help; lines
+        to tell, none if nothing was taken back."""
+        allowed = self.plan.max_restarts is None or len(self.executions) <= self.plan.max_restarts
+        if verdict.outcome != "no progress" or not allowed or not in_crash_loop(self.executions):
+            return []
+        self.executions[-1], self.falls, lines = crashloop.fall_back(self.executions[-1])
+        if not self.falls:
+            for line in lines:
+                self.state.told.say(line)
+            return []
+        return lines
+
+    def _pause(self) -> None:
+        """Waits before the next start when there was no progress; a request or the time limit ends the wait."""
+        seconds = pause(self.executions)
+        if seconds:
+            self.state.told.say(f"waits {seconds_text(seconds)} before the next start")
+        until = time.monotonic() + seconds
+        watch = Watch()
+        self._note_late()
+        while self.state.asked is None and (rest := until - time.monotonic()) > 0:
+            if self.deadline is not None:
+                rest = min(rest, max(0.0, self.deadline - time.time()))
+            self.state.signals.wait(rest, watch)
+            self._note_late()
 
     def salvage(self) -> None:
         """Brings to the runs' own stores what nodes still hold of those that are given up: soon the nodes may be others'.
