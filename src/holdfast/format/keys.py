@@ -11,7 +11,7 @@ Kind = Literal["checkpoint", "record"]
 
 RUN_KEY = "holdfast.json"
 MAX_NUMBER = 10**12 - 1  # of versions and attempts
-AHEAD = "ahead"  # in a place: files made ahead of their versions
+AHEAD_FOLDER = "ahead"  # in a place: files made ahead of their versions
 GROUP_RANKS = 64  # ranks whose index parts share a file
 
 _VERSION = re.compile(r"([0-9]{8,12})-a([0-9]{6,12})")

@@ -14,7 +14,7 @@ from ...capture import kernel
 from ...catalog.places import Place
 from ...engine.workers import Worker, step_back
 from ...errors import HoldfastError
-from ...format.keys import AHEAD
+from ...format.keys import AHEAD_FOLDER
 from ...store.aligned import address
 from ...store.memoryfile import MemoryFile
 
@@ -81,7 +81,7 @@ class Ahead:
                 self._file = None
 
     def _make(self, nbytes: int) -> MemoryFile | None:
-        key = f"{AHEAD}/r{self._rank:06d}-{os.urandom(4).hex()}"
+        key = f"{AHEAD_FOLDER}/r{self._rank:06d}-{os.urandom(4).hex()}"
         if self._closed or not self.possible:
             return None
         try:

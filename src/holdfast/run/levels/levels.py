@@ -11,14 +11,14 @@ from ...catalog import Commit
 from ...config import Options
 from ...engine import Here
 from ...errors import HoldfastError
-from ...format.keys import AHEAD, COMMIT_NAME
+from ...format.keys import COMMIT_NAME
 from ...group import Group, make_background, together
 from ...levels import Level
 from ...store import Store
 from ..tidying import told
 from .ladder import Ladder, Root
 from .ladder import climb as climb_ladder
-from .nodes import fence_places, memory_root
+from .nodes import fence_places, memory_root, sweep_places
 from .recover import Recovery
 from .view import View, as_store
 
@@ -62,9 +62,7 @@ class Levels:
 
     def sweep(self) -> None:
         """Remove what earlier attempts left at this node's places of versions to come (by one rank of a node; fenced)."""
-        for place in self.ladder.places.values() if self.ladder.leads else ():
-            with told("files that were made ahead of their versions were not deleted"):
-                place.store.delete_tree(AHEAD)
+        sweep_places(self.ladder.places.values(), self.ladder.leads)
 
     def clean(self) -> None:
         """Delete from the run's own store what is there of versions that nodes have committed and that were killed on their way

@@ -21,7 +21,7 @@ from ...group.serial import SerialGroup
 from ...store import KeyMissingError, Store
 from ...units import bytes_text
 from ..fencing import Heartbeat, fence
-from .nodes import fence_places
+from .nodes import fence_places, sweep_places
 from .outlook import Outlook, identify, newer, open_all
 from .storing import Storing
 from .view import as_store
@@ -143,6 +143,7 @@ class _Salvage:
         """Only what is there after the fence can't be joined by what an earlier holder still commits."""
         self.outlook.look(make=True)
         fence_places(self.group, self.outlook.places.values(), self.outlook.leads, attempt)
+        sweep_places(self.outlook.places.values(), self.outlook.leads)
         self.outlook.look()
 
     # -- which version (collective) --------------------------------------------------------------------
