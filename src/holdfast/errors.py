@@ -162,11 +162,11 @@ EXIT_RESTARTS_EXHAUSTED = 89
 
 
 class Interrupted(SystemExit):
-    """Raised by `steps` after a signal asked the program to leave and a last checkpoint was tried.
+    """Raised by `steps` after a signal or the time limit asked the program to leave and a last checkpoint was tried.
 
     A `SystemExit`: not caught by `except Exception`, ends the program with `code` (85: interrupted with
-    progress and resumable; 86: without a new version; 87: the last checkpoint failed).
-    `signal`: the signal's name; `version`: the last version, or None.
+    progress and resumable; 86: without a new version; 87: the last checkpoint failed
+    or came after the time limit). `signal`: the signal's name, or `time limit`; `version`: the last version, or None.
     """
 
     def __init__(self, code: int, signal: str, version: int | None) -> None:
