@@ -18,6 +18,13 @@ from holdfast.redundancy import coding
 from holdfast.units import bytes_text
 
 
+@pytest.fixture(autouse=True)
+def no_job(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job is started only where it is what is tested."""
+    if "ulfm" not in request.node.name:
+        monkeypatch.setattr(module, "_ulfm", lambda: (False, "not tried"))
+
+
 def test_features_and_facts(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["doctor", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
@@ -90,3 +97,44 @@ def test_no_node_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert not said and "absent" in detail
     monkeypatch.setattr(module.os, "access", lambda path, how: False)
     assert module._node_memory(str(tmp_path)) == (False, f"{tmp_path} can't be written")
+
+
+def test_ulfm_is_asked_of_a_job() -> None:
+    line = features()["ULFM"]
+    assert "Open MPI" in str(line["detail"])
+    assert line["works"] is ("goes on when a rank dies" in str(line["detail"]))
+
+
+MPIRUN = """#!/bin/sh
+[ "$1" = --version ] && { echo "mpirun (Open MPI) 5.0.9"; exit; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "works", "said"),
+    [
+        ("echo ulfm x; echo ulfm x", True, "Open MPI 5.0.9 goes on when a rank dies (`--with-ft ulfm`)"),
+        ("echo ulfm x", False, "Open MPI 5.0.9 with `--with-ft ulfm`: status 0; when a rank dies, all are started again"),
+        ("echo NotImplementedError >&2; exit 1", False, "NotImplementedError; when a rank dies, all are started again"),
+        ("exec sleep 30", False, "Open MPI 5.0.9 did not answer within 0.3 s; when a rank dies, all are started again"),
+    ],
+    ids=["yes", "one", "refused", "silent"],
+)
+def test_ulfm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, works: bool, said: str) -> None:
+    for name, lines in (("mpirun", f"{MPIRUN}{text}\n"), ("python", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(lines)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setattr(module, "_ULFM_SECONDS", 0.3 if "sleep" in text else 10.0)
+    found, detail = module._ulfm()
+    assert found is works and detail.endswith(said)
+
+
+def test_ulfm_without_an_mpi_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\n")
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "mpirun").write_text("#!/bin/sh\necho 'HYDRA build details: Version: 4.3.0'\n")
+    (tmp_path / "mpirun").chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    works, detail = module._ulfm()
+    assert not works and "MPICH 4.3.0" in detail and detail.endswith("all are started again")

@@ -10,6 +10,12 @@ import click
 from . import human
 from .arguments import json_option
 
+_ULFM_SECONDS = 10.0  # for a job of two processes that tells whether MPI can go on without one of them
+_ASK_MPI = """
+from mpi4py import MPI
+MPI.COMM_WORLD.Is_revoked()
+print("ulfm", MPI.get_vendor())
+"""
 _TRIAL = 1 << 20  # bytes of a block that is added up for a trial, as in an exchange
 
 
@@ -59,6 +65,7 @@ def _features() -> list[tuple[str, bool, str]]:
         ("engine='process'", works is None, works or shared),
         ("node memory", *_node_memory()),
         ("redundancy (partner, xor, rs)", *_parity()),
+        ("ULFM", *_ulfm()),
     ]
 
 
@@ -126,6 +133,44 @@ def _parity() -> tuple[bool, str]:
         whose = f"in {os.path.dirname(path)}" if "/" in path else "the system's"
         return True, f"parity by {by.name}, {whose}; {speeds}"
     return True, f"parity by NumPy, no ISA-L was found; {speeds}. Install the extra `redundancy` for a faster rs"
+
+
+def _ulfm() -> tuple[bool, str]:
+    """Whether MPI goes on when a process dies, by a job of two processes with what a job with spares is started with."""
+    import subprocess
+    import sys
+    import tempfile
+
+    from ..errors import UsageError
+    from ..supervisor import launcher
+
+    instead = "when a rank dies, all are started again"
+    try:
+        made = launcher.command([sys.executable, "-c", _ASK_MPI], ranks=1, spares=1, grace=0.0)
+    except UsageError as error:
+        return False, f"{error.message.partition('. ')[0]}; {instead}"
+    assert made.mpi is not None
+    with tempfile.TemporaryDirectory(prefix="holdfast-mpi-", ignore_cleanup_errors=True) as session:
+        process = subprocess.Popen(
+            made.arguments, env=launcher.own_session(made, session), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            said = process.communicate(timeout=_ULFM_SECONDS)[0].decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            process.terminate()  # it takes its processes along
+            try:
+                process.wait(5.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(5.0)
+            assert process.stdout is not None
+            process.stdout.close()
+            return False, f"{made.mpi.name} did not answer within {_ULFM_SECONDS:g} s; {instead}"
+    if process.returncode == 0 and said.count("ulfm ") == 2:
+        return True, f"{made.mpi.name} goes on when a rank dies (`--with-ft ulfm`)"
+    why = next((line.strip() for line in reversed(said.splitlines()) if "Error" in line), f"status {process.returncode}")
+    return False, f"{made.mpi.name} with `--with-ft ulfm`: {why}; {instead}"
 
 
 __all__ = ["doctor"]
