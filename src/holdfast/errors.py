@@ -151,6 +151,11 @@ class DeadlineError(HoldfastError):
     """A collective call was not finished by its deadline; the message names the ranks it waits for."""
 
 
+class RepairError(HoldfastError):
+    """The ranks that are left can't be made a whole group again: too few spares or processes, or no time. Committed versions
+    are as they were: leave the process, the program is to be started again."""
+
+
 # -- leaving --------------------------------------------------------------------------------
 
 EXIT_COMPLETE = 0
@@ -159,6 +164,7 @@ EXIT_INTERRUPTED_NO_PROGRESS = 86
 EXIT_LAST_CHECKPOINT_FAILED = 87
 EXIT_NO_PROGRESS = 88
 EXIT_RESTARTS_EXHAUSTED = 89
+EXIT_REPAIR = 90
 
 
 class Interrupted(SystemExit):

@@ -1,0 +1,13 @@
+"""A group that has lost processes is made whole again, in place: spares take the lost ranks' roles.
+
+`crew.py` is what a process knows and calls, `machine.py` the repair step by step, `comms.py` the communicators to interrupt,
+`watchdog.py` the deadlines. Nothing here knows of runs, versions or storage: whoever calls has to restore what was lost.
+"""
+
+from __future__ import annotations
+
+from .crew import Crew
+from .leaving import leave_after_repair
+from .watchdog import Watchdog
+
+__all__ = ["Crew", "Watchdog", "leave_after_repair"]

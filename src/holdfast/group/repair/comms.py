@@ -1,0 +1,124 @@
+"""Communicators that a program makes from the one that it was given are known, so that all can be revoked.
+
+Revoking a communicator interrupts the calls on it, not those on its duplicates and parts: a rank that waits in one of these
+for a rank that has left for the repair would wait for ever. So the program's communicator is of a class of ours whose
+methods note every communicator they make. They are noted weakly: one that the program has let go of has no call to
+interrupt, and a handle that is kept beyond the program's `Free` would be a danger. Communicators that are made
+otherwise (from a handle, by a library in C) are not known; ranks that wait there are ended by the repair's deadline.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+# Methods that return a new communicator, or a tuple that begins with one.
+_MAKERS = (
+    "Clone", "Dup", "Dup_with_info", "Idup", "Idup_with_info", "Create", "Create_group", "Split", "Split_type",
+    "Create_cart", "Create_graph", "Create_dist_graph", "Create_dist_graph_adjacent", "Create_intercomm", "Sub", "Merge",
+)  # fmt: skip
+_FREERS = ("Free", "Disconnect")
+_KINDS = ("Intracomm", "Cartcomm", "Graphcomm", "Distgraphcomm", "Intercomm")
+
+_types: dict[str, type[Any]] = {}
+
+
+class Family:
+    """The communicators that were made from one, and from these. Any thread may call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._members: dict[int, weakref.ref[Any]] = {}
+        self.revoked = False
+
+    def adopt(self, comm: MPI.Comm) -> Any:
+        """`comm` as a communicator of the family: of our class for its kind, with the same handle."""
+        types = tracked_types()
+        if type(comm) not in types.values():
+            comm = types[type(comm).__name__](comm)
+        comm._family = self  # type: ignore[attr-defined]
+        key = id(comm)
+        with self._lock:
+            self._members[key] = weakref.ref(comm, lambda _: self._members.pop(key, None))
+            late = self.revoked
+        if late:  # made while the family was being revoked: nobody else will see to it
+            self._revoke(comm)
+        return comm
+
+    def forget(self, comm: MPI.Comm) -> None:
+        """`comm` is about to be freed by the program: it must not be touched any more."""
+        with self._lock:
+            self._members.pop(id(comm), None)
+
+    def revoke(self) -> None:
+        """Revoke all of them: calls on them end with an error on all of their ranks. Later ones are revoked when made."""
+        with self._lock:  # `forget` waits, so that none is freed meanwhile
+            self.revoked = True
+            for reference in list(self._members.values()):
+                comm = reference()
+                if comm is not None:
+                    self._revoke(comm)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @staticmethod
+    def _revoke(comm: MPI.Comm) -> None:
+        from mpi4py import MPI
+
+        if comm == MPI.COMM_NULL:  # one whose Idup is not over
+            return
+        try:
+            comm.Revoke()
+        except (MPI.Exception, NotImplementedError):
+            return  # it is of no more use anyway, and the others have to be revoked
+
+
+def tracked_types() -> dict[str, type[Any]]:
+    """Our class for each kind of communicator, by the name of mpi4py's. They are made once MPI is there."""
+    if not _types:
+        from mpi4py import MPI
+
+        made = {}
+        for kind in _KINDS:
+            base = getattr(MPI, kind)
+            body: dict[str, Any] = {
+                "__doc__": f"An `MPI.{kind}` whose offspring is known (see `Family`).",
+                "_family": None,
+            }
+            body.update({name: _maker(getattr(base, name)) for name in _MAKERS if hasattr(base, name)})
+            body.update({name: _freer(getattr(base, name)) for name in _FREERS if hasattr(base, name)})
+            made[kind] = type(f"Tracked{kind}", (base,), body)
+        _types.update(made)
+    return _types
+
+
+def _maker(method: Any) -> Any:
+    def make(self: Any, *args: Any, **kw: Any) -> Any:
+        made = method(self, *args, **kw)
+        family: Family | None = self._family
+        if family is None:
+            return made
+        if isinstance(made, tuple):  # with a request: the handle comes later, into this very object
+            return (family.adopt(made[0]), *made[1:])
+        return family.adopt(made) if made else made
+
+    return _named(make, method)
+
+
+def _freer(method: Any) -> Any:
+    def free(self: Any) -> Any:
+        if self._family is not None:
+            self._family.forget(self)
+        return method(self)
+
+    return _named(free, method)
+
+
+def _named(ours: Any, theirs: Any) -> Any:
+    ours.__name__, ours.__qualname__, ours.__doc__ = theirs.__name__, theirs.__qualname__, theirs.__doc__
+    return ours

@@ -1,0 +1,288 @@
+"""The crew: all processes of one start of the program, those with a role and the spares.
+
+What is interrupted when: somebody notices a failure (an error of MPI in the program, this module's watcher, or health) and
+revokes the crew's communicator. Each process's watcher sees that within some 15 ms and revokes, in turn, the program's
+communicator and all that were made from it, so that nobody stays in a call on any of them. All then call `repair`.
+
+Errors of MPI are the sign that something is wrong, never the truth about what: that is the roll call's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ...errors import UsageError
+from ..transfers import Transfer
+from ..waiting import deadline_error, wait_until
+from . import machine
+from .comms import Family
+from .machine import NO_ROLE, Card
+from .means import MpiMeans, suppressed, why_not
+from .watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+LOOK_SECONDS = 0.015  # between a watcher's looks: 10 us each
+STAND_BY_SECONDS = 0.005  # between a spare's
+DISMISS_SECONDS = 2.0  # for the messages to the spares
+DISMISSED, LOOKED_FOR = 1, 2  # tags; of the latter no message is ever sent
+
+
+class Crew:
+    """What this process knows of the crew. Made by `form`. One thread calls `repair` and `stand_by`; the rest any thread may.
+
+    rank: this process's role, the rank in the run; None on a spare. size: ranks of the run, the same through all repairs.
+    repairs: how many there were. comm: communicator of those with roles, in their order (errors raise; what is made
+    from it is known, see `comms`); None on a spare. spares: how many the last repair left. lost: roles that it replaced.
+    tries: how often it had to begin.
+    repairable: whether there can be repairs; reason: if not, why.
+    """
+
+    def __init__(self, base: MPI.Intracomm, ranks: int, reason: str | None, watchdog: Watchdog) -> None:
+        self.rank: int | None = None
+        self.size = ranks
+        self.repairs = 0
+        self.comm: Any = None
+        self.spares = 0
+        self.lost: tuple[int, ...] = ()
+        self.tries = 0
+        self.reason = reason
+        self._base = base
+        self._watchdog = watchdog
+        self._card = Card(NO_ROLE, 0, base.Get_size())
+        self._roles: tuple[int, ...] = ()  # of the crew's processes, in its order
+        self._crew: Any = None  # communicator of all alive: what is revoked as the signal
+        self._family = Family()
+        self._called_off = False
+        self._lock = threading.RLock()  # of what a repair replaces
+        self._watcher: Watcher | None = None
+
+    @classmethod
+    def form(cls, world: MPI.Intracomm, ranks: int, *, timeout: float) -> Crew:
+        """The crew of all of `world` (collective): its first `ranks` processes have roles, the others are spares.
+
+        timeout: seconds for all to come here; after that the process ends (EXIT_REPAIR) or DeadlineError is raised.
+        UsageError if `ranks` is no number from 1 to the world's size. Nothing fails where repairs are not possible.
+        """
+        from mpi4py import MPI
+
+        if not 1 <= ranks <= world.Get_size():
+            raise UsageError(
+                f"{ranks} ranks of a world of {world.Get_size()} processes. Nothing was started; a run has 1 rank or "
+                "more, and no more than there are processes. See to -n and --spares."
+            )
+        me = world.Get_rank()
+        watchdog = Watchdog(f"process {me} on {os.uname().nodename}")
+        base = _duplicate(world, timeout)
+        crew = cls(base, ranks, why_not(), watchdog)
+        crew._roles = tuple(place if place < ranks else NO_ROLE for place in range(base.Get_size()))
+        with watchdog.step("forming the crew", timeout):
+            signal = base.Dup()
+            comm = base.Split(0 if me < ranks else MPI.UNDEFINED, me)
+        mine = Card(crew._roles[me], 0, base.Get_size())
+        crew._take(mine, signal, comm if me < ranks else None)
+        atexit.register(crew.close)  # before MPI's end, of which the watcher knows nothing
+        crew._watch()
+        return crew
+
+    @property
+    def repairable(self) -> bool:
+        """Whether the crew can be repaired here at all."""
+        return self.reason is None
+
+    @property
+    def revoked(self) -> bool:
+        """Whether a repair is called for. Local, a microsecond; seen some 15 ms after the failure's detection."""
+        return self._called_off
+
+    def revoke(self) -> None:
+        """Call for a repair: everyone's calls on the crew's communicators end with errors. Local, may be repeated."""
+        if self.reason is not None:
+            return
+        with self._lock:
+            self._called_off = True
+            with suppressed():
+                self._crew.Revoke()
+            self._family.revoke()
+
+    def repair(self, step_seconds: float, whole_seconds: float) -> None:
+        """Make the crew whole again: everyone who is alive calls this, with a role or without.
+
+        step_seconds: for each of its steps; whole_seconds: for all of them, and for all processes to come here. Returns with a
+        new `comm` and, on a spare that was taken, `rank`; communicators made from the old one are of no more use.
+        RepairError when it can't be done; a process in which a step hangs ends with EXIT_REPAIR.
+        """
+        if self.reason is not None:
+            raise UsageError(f"This crew can't be repaired: {self.reason}. Leave the process; start the program again.")
+        self._pause()
+        means = MpiMeans(self._base, self.revoke)
+        found = machine.repair(
+            means, self._card, self.size,
+            step_seconds=step_seconds, whole_seconds=whole_seconds, step=self._watchdog.step,
+        )  # fmt: skip
+        with self._lock:
+            self._roles, self.lost, self.tries = found.roles, found.lost, found.tries
+            self._take(found.card, means.crew, found.comm)
+        self._watch()
+
+    def stand_by(self, idle: Callable[[], None]) -> bool:
+        """Wait without a role (spares). True: a repair is called for, join it by `repair`. False: leave, all is done.
+
+        idle: called every few milliseconds. False also if whoever started the processes is gone, or all with roles.
+        """
+        parent = os.getppid()
+        while True:
+            if self._called_off or self._look():
+                return True
+            if self._dismissed() or os.getppid() != parent or self._alone():
+                return False
+            idle()
+            time.sleep(STAND_BY_SECONDS)
+
+    def dismiss(self) -> None:
+        """Tell the spares that all is done (the rank 0 of the run). No error if some can't be told any more."""
+        from mpi4py import MPI
+
+        sends = []
+        for place, role in enumerate(self._roles):
+            if role == NO_ROLE:
+                with suppressed():
+                    nothing = bytearray()
+                    sends.append(Transfer(self._crew.Isend([nothing, 0, MPI.BYTE], place, DISMISSED), nothing))
+        wait_until(lambda: all(_settled(send) for send in sends), DISMISS_SECONDS)
+
+    def close(self) -> None:
+        """Look after the crew no longer: failures are not noticed any more, as is right when its ranks leave. Local."""
+        self._pause()
+        self._watchdog.close()
+        atexit.unregister(self.close)
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _take(self, card: Card, crew: Any, comm: Any) -> None:
+        """Go over to what has been agreed on."""
+        from mpi4py import MPI
+
+        crew.Set_errhandler(MPI.ERRORS_RETURN)
+        self._card, self._crew, self._family, self._called_off = card, crew, Family(), False
+        self.rank = card.role if card.role != NO_ROLE else None
+        self.repairs = card.repairs
+        self.spares = self._roles.count(NO_ROLE)
+        if comm is not None:
+            comm.Set_errhandler(MPI.ERRORS_RETURN)
+            comm = self._family.adopt(comm)
+        self.comm = comm
+
+    def _look(self) -> bool:
+        """Whether the crew's communicator is revoked, or someone with a role is gone: then it is revoked here (any thread)."""
+        from mpi4py import MPI
+
+        with self._lock:
+            if self._called_off:
+                return True
+            try:
+                # The probe makes MPI progress, without which nothing would be seen, and fails if someone is gone.
+                self._crew.Iprobe(MPI.ANY_SOURCE, LOOKED_FOR)
+                if not self._crew.Is_revoked():
+                    return False
+            except MPI.Exception:
+                if not self._crew.Is_revoked() and not self._roles_lost():
+                    return False
+            self.revoke()
+            return True
+
+    def _roles_lost(self) -> bool:
+        """Whether somebody with a role is gone. Spares that are gone are noted, and are no reason to stop the program."""
+        gone = self._gone()
+        if any(self._roles[place] != NO_ROLE for place in gone):
+            return True
+        with suppressed():
+            self._crew.Ack_failed()
+        return False
+
+    def _gone(self) -> list[int]:
+        """Places in the crew of those that are known to be gone."""
+        with suppressed():
+            failed = self._crew.Get_failed()
+            places: list[int] = failed.Translate_ranks(None, self._crew.Get_group())
+            return places
+        return []
+
+    def _alone(self) -> bool:
+        gone = set(self._gone())
+        return all(place in gone for place, role in enumerate(self._roles) if role != NO_ROLE)
+
+    def _dismissed(self) -> bool:
+        with suppressed():
+            zero = self._roles.index(0)
+            message = self._crew.Improbe(zero, DISMISSED)
+            if message is not None:
+                nothing = bytearray()
+                _settled(Transfer(message.Irecv([nothing, 0, _byte()]), nothing))
+                return True
+        return False
+
+    def _watch(self) -> None:
+        if self.reason is None and self.rank is not None:  # a spare looks itself, in `stand_by`
+            self._watcher = Watcher(self._look)
+
+    def _pause(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
+
+
+class Watcher:
+    """A thread that looks every LOOK_SECONDS until `look` says True, or until it is closed."""
+
+    def __init__(self, look: Callable[[], bool]) -> None:
+        self._look = look
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="holdfast-crew", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._over.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            if self._look():
+                return
+
+
+def _duplicate(world: Any, timeout: float) -> Any:
+    """A duplicate of `world`, in time: DeadlineError otherwise."""
+    from mpi4py import MPI
+
+    comm, request = MPI.Intracomm(world).Idup()
+    if not wait_until(Transfer(request, comm).done, timeout):
+        me = world.Get_rank()
+        raise deadline_error(
+            "forming the crew", me, (r for r in range(world.Get_size()) if r != me), timeout, one_of=True
+        )
+    comm.Set_errhandler(MPI.ERRORS_RETURN)
+    return comm
+
+
+def _settled(transfer: Transfer) -> bool:
+    """Whether a transfer is over, well or not."""
+    from mpi4py import MPI
+
+    try:
+        return transfer.done()
+    except MPI.Exception:
+        return True
+
+
+def _byte() -> Any:
+    from mpi4py import MPI
+
+    return MPI.BYTE

@@ -1,0 +1,168 @@
+"""One repair of the crew, as a state machine that starts again at any failure.
+
+    REVOKE -> SHRINK -> ROLL CALL -> QUORUM -> ASSIGN -> MAKE -> CONFIRM -> done
+      ^                                                              |
+      +------------ a failure at any step (Lost), time left ---------+
+
+It knows nothing of MPI: what it does with it stands in `Means`, so that tests can put a world of their own there. Three
+rules make it safe to start again at any point, whatever other processes have seen meanwhile.
+
+1. All processes always shrink the same communicator, the one that the crew was formed with. It is never revoked and never
+   replaced: whoever is one attempt behind or has confirmed what another has not meets the others in Shrink.
+2. A process keeps its role and its counts until it has confirmed. What it reports in the roll call is what it last
+   confirmed, so no two living processes ever report the same role: a role is dealt only if nobody in the roll call has it.
+3. Everything that is decided follows from the roll call alone, which is the same for all that have it. Whoever lacks
+   it, or lacks the confirmation, revokes the new communicators, and so calls back those who have gone on already.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from ...errors import RepairError
+
+NO_ROLE = -1
+
+
+class Lost(Exception):
+    """A step failed: somebody is gone, or has called it off, or is late. Start again."""
+
+
+class Card(NamedTuple):
+    """What a process says of itself in the roll call, all as it last confirmed it.
+
+    role: its rank in the run, or NO_ROLE. repairs: repairs that it has confirmed. counted: processes that were
+    alive in the last of these, or when the crew was formed.
+    """
+
+    role: int
+    repairs: int
+    counted: int
+
+
+class Means(Protocol):
+    """What a repair does with the world. Each may raise Lost. `seconds`: give up after that, with Lost, if that is possible."""
+
+    def revoke(self) -> None:
+        """Interrupt everyone in calls on communicators of earlier attempts and of the program. Never blocks."""
+
+    def shrink(self) -> None:
+        """From now on the crew is those alive (collective over these; blocking). A new communicator for the steps behind."""
+
+    def roll_call(self, card: Card, seconds: float) -> list[Card]:
+        """The cards of all of the crew, in its order (collective over the crew)."""
+
+    def make(self, roles: Sequence[int]) -> Any:
+        """The communicator of those with roles, in their order; None on a spare (collective over the crew; blocking).
+        roles[i] is the role of the crew's i-th process."""
+
+    def confirm(self, digest: int, seconds: float) -> bool:
+        """Whether all of the crew have come here with the same digest (collective over the crew)."""
+
+    def me(self) -> int:
+        """This process's place in the crew's order."""
+
+
+class Plan(NamedTuple):
+    """What follows from a roll call: the new roles in the crew's order, roles that others take over, repairs then."""
+
+    roles: tuple[int, ...]
+    lost: tuple[int, ...]
+    repairs: int
+
+    @property
+    def digest(self) -> int:
+        return zlib.crc32(repr(tuple(self)).encode())
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a process has after a repair: its card, the whole crew's roles, roles replaced, communicator (None: a spare)."""
+
+    card: Card
+    roles: tuple[int, ...]
+    lost: tuple[int, ...]
+    comm: Any
+    tries: int
+
+
+def assign(cards: Sequence[Card], size: int) -> Plan:
+    """The plan for a crew with these cards and a run of `size` ranks: the first spares take the lost roles, in order.
+
+    RepairError, the same on all that have these cards, without a quorum or with too few spares.
+    """
+    repairs = max(card.repairs for card in cards)
+    counted = max(card.counted for card in cards if card.repairs == repairs)
+    if 2 * len(cards) <= counted:
+        raise RepairError(
+            f"{len(cards)} of {counted} processes are left: no more than half, the others may go on elsewhere. {_NEXT}"
+        )
+    roles = [card.role for card in cards]
+    lost = [role for role in range(size) if role not in roles]
+    spares = [place for place, role in enumerate(roles) if role == NO_ROLE]
+    if len(spares) < len(lost):
+        raise RepairError(
+            f"{len(lost)} of {size} ranks are lost ({', '.join(map(str, lost[:8]))}{', ...' * (len(lost) > 8)}), "
+            f"and there {'is 1 spare' if len(spares) == 1 else f'are {len(spares)} spares'}. {_NEXT}"
+        )
+    for place, role in zip(spares, lost, strict=False):
+        roles[place] = role
+    return Plan(tuple(roles), tuple(lost), repairs + 1)
+
+
+def repair(
+    means: Means,
+    card: Card,
+    size: int,
+    *,
+    step_seconds: float,
+    whole_seconds: float,
+    step: Callable[[str, float], AbstractContextManager[None]],
+    clock: Callable[[], float] = time.monotonic,
+) -> Repaired:
+    """Repair the crew: every living process of it calls this, as often as it is called off.
+
+    step: the watchdog's (`Watchdog.step`): it ends the process when a blocking step is not over by its deadline.
+    Returns when all have confirmed the same crew. RepairError without quorum, with too few spares, or when `whole_seconds`
+    are over: the process then has to leave.
+    """
+    end = clock() + whole_seconds
+    tries = 0
+    why: Lost | None = None
+    while (left := end - clock()) > 0:
+        tries += 1
+        try:
+            with step("revoking what was broken", min(step_seconds, left)):
+                means.revoke()
+            # All that are alive have to come here first, and some may be in the middle of a long computation: the whole time.
+            with step("finding out who is alive (Shrink)", left):
+                means.shrink()
+            with step("the roll call", 2 * step_seconds):
+                cards = means.roll_call(card, step_seconds)
+            plan = assign(cards, size)
+            with step("making the new communicator (Split)", step_seconds):
+                comm = means.make(plan.roles)
+            with step("the confirmation", 2 * step_seconds):
+                if not means.confirm(plan.digest, step_seconds):
+                    raise Lost("processes have different plans")
+        except Lost as error:
+            why = error
+            continue
+        except RepairError:
+            means.revoke()  # those who lack the roll call are to find out as well
+            raise
+        mine = Card(plan.roles[means.me()], plan.repairs, len(cards))
+        return Repaired(mine, plan.roles, plan.lost, comm, tries)
+    raise RepairError(
+        f"the processes have not come together again in {whole_seconds:.4g} s ({tries} tries: {why}). {_NEXT}"
+    )
+
+
+_NEXT = (
+    "Committed versions are as they were. This process has to leave, and the program to be started again: it resumes."
+)
