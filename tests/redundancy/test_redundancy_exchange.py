@@ -82,7 +82,13 @@ def test_more_than_a_block_and_what_is_sent():
     scheme, sizes = Scheme(4, 2), [5_000_000, 3_000_001, 0, 5_000_000]
     kept = members_of(scheme, sizes)
     sent = compute(scheme, sizes, scheme.encoding(), kept)
-    assert sent == scheme.m * sum(sizes)  # each byte goes to each of its parities, zeros are not sent
+    chunk = scheme.chunk(sizes)
+    longest = 0
+    for s in range(4):
+        data = [scheme.symbol(s, row) for row in range(scheme.k)]
+        longest += max(min(chunk, max(0, sizes[x.member] - x.number * chunk)) for x in data)
+    # Each byte goes to one parity; from there the stripe's other parities go on, as far as they are not known to be zero.
+    assert sent == sum(sizes) + (scheme.m - 1) * longest
     again = encoded(scheme, sizes)
     assert all(np.array_equal(a.parity, b.parity) for a, b in zip(kept, again, strict=True))
 

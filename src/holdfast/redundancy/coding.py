@@ -35,24 +35,27 @@ class Isal:
         self._init.argtypes = [ctypes.c_int] * 2 + [ctypes.c_void_p] * 2
         self._init.restype = None
         self.name = f"ISA-L ({Path(path).name})"
-        self._tables: dict[tuple[int, ...], Bytes] = {}
+        self._tables: dict[tuple[tuple[int, ...], ...], Bytes] = {}
 
     def add_up(self, out: Bytes, coefficients: Sequence[int], blocks: Sequence[Bytes]) -> None:
-        count = len(blocks)
-        sources = (ctypes.c_void_p * count)(*map(address, blocks))
-        target = (ctypes.c_void_p * 1)(address(out))
-        self._encode(out.nbytes, count, 1, address(self._table(tuple(coefficients))), sources, target)
+        self.add_up_all([out], [tuple(coefficients)], blocks)
 
-    def _table(self, coefficients: tuple[int, ...]) -> Bytes:
-        table = self._tables.get(coefficients)
+    def add_up_all(self, outs: Sequence[Bytes], rows: Sequence[tuple[int, ...]], blocks: Sequence[Bytes]) -> None:
+        sources = (ctypes.c_void_p * len(blocks))(*map(address, blocks))
+        targets = (ctypes.c_void_p * len(outs))(*map(address, outs))
+        table = self._table(tuple(rows))
+        self._encode(outs[0].nbytes, len(blocks), len(outs), table, sources, targets)
+
+    def _table(self, rows: tuple[tuple[int, ...], ...]) -> int:
+        table = self._tables.get(rows)
         if table is None:
             if len(self._tables) > 4096:
                 self._tables.clear()
-            given = np.array(coefficients, np.uint8)
-            table = np.zeros(_TABLE * len(given), np.uint8)
-            self._init(len(given), 1, address(given), address(table))
-            self._tables[coefficients] = table
-        return table
+            given = np.array(rows, np.uint8)
+            table = np.zeros(_TABLE * given.size, np.uint8)
+            self._init(given.shape[1], given.shape[0], address(given), address(table))
+            self._tables[rows] = table
+        return address(table)
 
 
 class Plain:
@@ -70,11 +73,19 @@ class Plain:
                 np.bitwise_xor(out, term, out=out)
             first = False
 
+    def add_up_all(self, outs: Sequence[Bytes], rows: Sequence[tuple[int, ...]], blocks: Sequence[Bytes]) -> None:
+        for out, row in zip(outs, rows, strict=True):
+            self.add_up(out, row, blocks)
 
-def add_up(out: Bytes, coefficients: Sequence[int], blocks: Sequence[Bytes]) -> None:
-    """`out` = the sum of `blocks` times `coefficients` (uint8, one-dimensional, contiguous, all of one length; at least
-    one; `out` is none of them). Local, any thread."""
-    chosen().add_up(out, coefficients, blocks)
+
+def add_up_all(outs: Sequence[Bytes], rows: Sequence[tuple[int, ...]], blocks: Sequence[Bytes]) -> None:
+    """Each of `outs` = the sum of `blocks` times the coefficients in its row (uint8, one-dimensional, contiguous, all of one
+    length; `outs` are none of them; zeros without blocks). Local, any thread."""
+    if blocks:
+        chosen().add_up_all(outs, rows, blocks)
+    else:
+        for out in outs:
+            out[:] = 0
 
 
 @lru_cache(maxsize=1)

@@ -1,24 +1,24 @@
 """Blocks sent between the members of a set, added up where they arrive: encoding and rebuilding alike.
 
-What is to be computed is a list of sums that all processes have in the same order. It is gone through block by block; each
-process sends what others need of it and computes what is its own, some steps ahead, so that blocks travel while others
-are added up. Messages between two processes have no numbers: both go through the same list. Memory is bounded by the steps
-under way.
+What is to be computed is a list of sums that all processes have in the same order. It is gone through block by block, in
+the steps of `steps.py`; each process sends what others need of it and computes what is its own, some steps ahead, so that
+blocks travel while others are added up. Memory is bounded by the steps under way.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..errors import DeadlineError
 from ..group.channel import Channel, Moving
 from ..store.aligned import empty
 from ..store.base import Bytes
-from .coding import add_up
+from .coding import add_up_all
 from .scheme import Scheme, Sum, Symbol
+from .steps import Step, events
 
 BLOCK = 1 << 20  # bytes of a symbol that are sent at once
 MEMORY = 16 << 20  # bytes for blocks on their way, about: more of it is slower, since less of it stays in caches
@@ -50,36 +50,45 @@ class MemoryMember(Member, Protocol):
         computed with which `write` is called then."""
 
 
-class _Step(NamedTuple):
-    """One block of one sum."""
-
-    symbol: Symbol
-    offset: int
-    nbytes: int
-    terms: list[tuple[Symbol, int, int]]  # symbol, coefficient, bytes of it that are there: the rest is zero
-
-
 class _Sending(NamedTuple):
     moving: Moving
-    member: Member
     block: Bytes
+    member: Member | None  # who has given the block; None: it was computed, in staging memory
 
 
 class _Part(NamedTuple):
     """A term of a sum: `block`, as much of its symbol as is there, in staging memory or as `member` has given it."""
 
-    coefficient: int
     block: Bytes
     staging: Bytes | None
     member: Member | None
 
 
-class _Receiving(NamedTuple):
-    """A sum under way here."""
+class _Computing(NamedTuple):
+    """A step whose terms are on their way here."""
 
-    step: _Step
+    step: Step
     arriving: list[Moving]
     parts: list[_Part]
+
+
+class _Landing(NamedTuple):
+    """A result on its way here that another process has computed: the first `sent` bytes of `block`, the others are zero."""
+
+    moving: Moving | None
+    symbol: Symbol
+    offset: int
+    block: Bytes
+    sent: int
+    staging: Bytes | None
+
+
+class _Result(NamedTuple):
+    """What was computed here for another process."""
+
+    to: int
+    block: Bytes
+    staging: Bytes
 
 
 def exchange(
@@ -115,78 +124,103 @@ class _Exchange:
         self.channel, self.scheme, self.nbytes, self.homes, self.members = channel, scheme, nbytes, homes, members
         self.placing = {i: member for i, member in members.items() if isinstance(member, MemoryMember)}
         self.timeout, self.what = timeout, what
-        self.chunk = scheme.chunk(nbytes)
-        # A sum under way has k blocks arriving and one in which they are added up; about as many are on their way out.
-        self.ahead = max(2, min(8, MEMORY // ((2 * scheme.k + 1) * BLOCK)))
+        # A step has k blocks arriving and as many results as there are parities, at most; what waits to be sent on is bounded
+        # by itself, and is no copy where a member has its stream in memory.
+        self.ahead = max(1, min(8, MEMORY // (2 * scheme.n * BLOCK)))
+        self.most_sending = max(2 * scheme.k, MEMORY // BLOCK)
         self.sending: deque[_Sending] = deque()
-        self.receiving: deque[_Receiving] = deque()
+        self.computing: deque[_Computing] = deque()
+        self.landing: deque[_Landing] = deque()
+        self.computed: deque[list[_Result]] = deque()
         self.free: list[Bytes] = []
         self.moved = time.monotonic()
 
     def run(self, sums: Sequence[Sum]) -> None:
-        for step in self._steps(sums):
-            self._send(step)
-            if step.symbol.member in self.members:
-                self._receive(step)
-            while len(self.receiving) > self.ahead or len(self.sending) > self.ahead * self.scheme.k:
+        for step, late in events(self.scheme, self.nbytes, sums, self.homes, BLOCK, self.ahead):
+            if not late:
+                self._send(step)
+                if step.home == self.channel.rank:
+                    self._receive(step)
+            elif step.home == self.channel.rank:
+                while not self.computed:
+                    self._progress()
+                for result in self.computed.popleft():
+                    self.sending.append(_Sending(self.channel.send(result.to, result.block), result.staging, None))
+            else:
+                self._land(step)
+            while (
+                len(self.computing) > self.ahead
+                or len(self.sending) > self.most_sending
+                or len(self.landing) > self.ahead * self.scheme.m
+            ):
                 self._progress()
-        while self.receiving or self.sending:
+        while self.computing or self.sending or self.landing:
             self._progress()
         # After a failure they stay where they are: a message may still come into them.
         _spare.extend(self.free)
         del _spare[MEMORY // BLOCK :]
 
-    def _steps(self, sums: Sequence[Sum]) -> Iterator[_Step]:
-        """Those that this process takes part in, in the order of all."""
-        ours = [
-            s for s in sums if s.symbol.member in self.members or any(t.member in self.members for t, _ in s.terms)
-        ]
-        for offset in range(0, self.chunk, BLOCK):
-            for each in ours:
-                size = self._there(each.symbol, offset)
-                if size:
-                    terms = [(t, c, min(n, size)) for t, c in each.terms if (n := self._there(t, offset))]
-                    yield _Step(each.symbol, offset, size, terms)
-
-    def _there(self, symbol: Symbol, offset: int) -> int:
-        """How many bytes of the block at `offset` are not known to be zero."""
-        end = self.chunk
-        if not symbol.parity:
-            end = min(end, self.nbytes[symbol.member] - symbol.number * self.chunk)
-        return max(0, min(BLOCK, end - offset))
-
-    def _send(self, step: _Step) -> None:
-        to = self.homes[step.symbol.member]
-        for symbol, _, nbytes in step.terms:
-            if to == self.channel.rank or symbol.member not in self.members:
-                continue
-            member = self.members[symbol.member]
-            block = member.read(symbol.parity, symbol.number, step.offset, nbytes)
-            self.sending.append(_Sending(self.channel.send(to, block), member, block))
-
-    def _receive(self, step: _Step) -> None:
-        arriving, parts = [], []
-        for symbol, coefficient, nbytes in step.terms:
+    def _send(self, step: Step) -> None:
+        to = step.home
+        if to == self.channel.rank:
+            return
+        for symbol, nbytes in step.terms:
             member = self.members.get(symbol.member)
             if member is not None:
                 block = member.read(symbol.parity, symbol.number, step.offset, nbytes)
-                parts.append(_Part(coefficient, block, None, member))
+                self.sending.append(_Sending(self.channel.send(to, block), block, member))
+
+    def _receive(self, step: Step) -> None:
+        arriving, parts = [], []
+        for symbol, nbytes in step.terms:
+            member = self.members.get(symbol.member)
+            if member is not None:
+                parts.append(_Part(member.read(symbol.parity, symbol.number, step.offset, nbytes), None, member))
             else:
                 staging = self._staging()
-                arriving.append(self.channel.receive(self.homes[symbol.member], staging[:nbytes]))
-                parts.append(_Part(coefficient, staging[:nbytes], staging, None))
-        self.receiving.append(_Receiving(step, arriving, parts))
+                block = staging[:nbytes]
+                arriving.append(self.channel.receive(self.homes[symbol.member], block))
+                parts.append(_Part(block, staging, None))
+        self.computing.append(_Computing(step, arriving, parts))
+
+    def _land(self, step: Step) -> None:
+        for symbol, nbytes in step.results:
+            if symbol.member not in self.members:
+                continue
+            block = self._room(symbol, step.offset, nbytes)
+            staging = None
+            if block is None:
+                staging = self._staging()
+                block = staging[:nbytes]
+            sent = min(nbytes, step.known)
+            moving = self.channel.receive(step.home, block[:sent]) if sent else None
+            self.landing.append(_Landing(moving, symbol, step.offset, block, sent, staging))
 
     def _progress(self) -> None:
         """Take what has arrived; wait a little if nothing has. The first in line first: the others' blocks come behind its."""
+        before = len(self.sending), len(self.landing)
         while self.sending and self.sending[0].moving.done():
             sent = self.sending.popleft()
-            sent.member.release(sent.block)
-            self.moved = time.monotonic()
-        if self.receiving and all(moving.done() for moving in self.receiving[0].arriving):
-            self._finish(self.receiving.popleft())
-            self.moved = time.monotonic()
+            if sent.member is None:
+                self.free.append(sent.block)
+            else:
+                sent.member.release(sent.block)
+        while self.landing and ((moving := self.landing[0].moving) is None or moving.done()):
+            self._keep(self.landing.popleft())
+        if self.computing and self._has_arrived(self.computing[0]):
+            self._compute(self.computing.popleft())
+        elif before == (len(self.sending), len(self.landing)):
+            self._wait()
             return
+        self.moved = time.monotonic()
+
+    def _has_arrived(self, computing: _Computing) -> bool:
+        arriving = computing.arriving
+        while arriving and arriving[-1].done():
+            arriving.pop()
+        return not arriving
+
+    def _wait(self) -> None:
         idle = time.monotonic() - self.moved
         if idle > self.timeout:
             raise DeadlineError(
@@ -199,38 +233,61 @@ class _Exchange:
         else:
             time.sleep(0)  # another process may have the very block, and wait for this core
 
-    def _finish(self, sum_: _Receiving) -> None:
-        step, blocks, used = sum_.step, [], []
-        symbol = step.symbol
-        for part in sum_.parts:
-            block, staging = part.block, part.staging
-            if block.nbytes < step.nbytes:  # its stream ends within: zeros follow
-                if staging is None:
+    def _keep(self, landing: _Landing) -> None:
+        block, symbol = landing.block, landing.symbol
+        if landing.sent < block.nbytes:
+            block[landing.sent :] = 0
+        self.members[symbol.member].write(symbol.parity, symbol.number, landing.offset, block)
+        if landing.staging is not None:
+            self.free.append(landing.staging)
+
+    def _compute(self, computing: _Computing) -> None:
+        step, size = computing.step, computing.step.nbytes
+        blocks, used = [], []
+        for block, staging, member in computing.parts:
+            if block.nbytes < size:  # its stream ends within: zeros follow
+                end = block.nbytes
+                if member is not None:
                     staging = self._staging()
-                    staging[: block.nbytes] = block
-                staging[block.nbytes : step.nbytes] = 0
-                block = staging[: step.nbytes]
+                    staging[:end] = block
+                assert staging is not None
+                staging[end:size] = 0
+                block = staging[:size]
             blocks.append(block)
             if staging is not None:
                 used.append(staging)
-        if len(blocks) == 1 and sum_.parts[0].coefficient == 1:
-            total = blocks[0]  # the other's as it is: so do partners keep it
+        outs: list[Bytes] = []
+        results: list[_Result] = []
+        if step.rows == [(1,)] and step.results[0][0].member in self.members:
+            outs = blocks  # the other's as it is: so do partners keep it
         else:
-            placing = self.placing.get(symbol.member)
-            if placing is not None:
-                total = placing.room_for(symbol.parity, symbol.number, step.offset, step.nbytes)
-            else:
-                used.append(self._staging())
-                total = used[-1][: step.nbytes]
-            if blocks:
-                add_up(total, [part.coefficient for part in sum_.parts], blocks)
-            else:
-                total[:] = 0
-        self.members[symbol.member].write(symbol.parity, symbol.number, step.offset, total)
+            for symbol, nbytes in step.results:
+                out = self._room(symbol, step.offset, nbytes) if nbytes == size else None
+                if out is None:
+                    staging = self._staging()
+                    out = staging[:size]
+                    if symbol.member in self.members:
+                        used.append(staging)
+                    elif step.known:
+                        results.append(_Result(self.homes[symbol.member], out[: min(nbytes, step.known)], staging))
+                    else:
+                        used.append(staging)
+                outs.append(out)
+            add_up_all(outs, step.rows, blocks)
+        for (symbol, nbytes), out in zip(step.results, outs, strict=True):
+            keeper = self.members.get(symbol.member)
+            if keeper is not None:
+                keeper.write(symbol.parity, symbol.number, step.offset, out[:nbytes])
+        if any(symbol.member not in self.members for symbol, _ in step.results):
+            self.computed.append(results)
         self.free += used
-        for part in sum_.parts:
-            if part.member is not None:
-                part.member.release(part.block)
+        for block, _, member in computing.parts:
+            if member is not None:
+                member.release(block)
+
+    def _room(self, symbol: Symbol, offset: int, nbytes: int) -> Bytes | None:
+        placing = self.placing.get(symbol.member)
+        return None if placing is None else placing.room_for(symbol.parity, symbol.number, offset, nbytes)
 
     def _staging(self) -> Bytes:
         if not self.free:
