@@ -55,11 +55,18 @@ _quiet = Program.quiet
 
 
 def quiet(program: Program) -> None:
-    """Wait until nothing is in flight, being copied or deleted any more."""
+    """Wait until nothing is in flight, being copied, made ahead or deleted any more."""
     _quiet(program)
     placing = program.run._x.writer.levels
     if placing is not None and placing.keeper is not None:
         assert placing.keeper.finish(20), "copying takes 20 s"
+    worker = placing.ahead.worker if placing is not None else None
+    if worker is not None:
+        until = time.monotonic() + 20
+        while not worker.begun:
+            assert time.monotonic() < until, "a thread does not begin for 20 s"
+            time.sleep(0.0005)
+        worker.join()
     _quiet(program)
 
 

@@ -387,10 +387,12 @@ class Writer:
 
     def prepare(self, items: Sequence[Item]) -> None:
         """Make ready, beside the program, to capture these objects (local)."""
-        if self.levels is not None and self.levels.wants("policy", False) and self.capturing.may_be_in_place:
-            if self.levels.ahead.possible:
-                return self.levels.ahead.prepare_beside(sum(round_up(b.nbytes) for item in items for b in item.buffers))
-        self.capturing.prepare(items)
+        levels = self.levels
+        placed = levels is not None and levels.wants("policy", False) and self.capturing.may_be_in_place
+        if placed and levels is not None and levels.ahead.possible:
+            levels.ahead.prepare_beside(sum(round_up(b.nbytes) for item in items for b in item.buffers))
+        else:
+            self.capturing.prepare(items)
 
     def close(self) -> None:
         """Let go of everything, when nothing is in flight (local)."""

@@ -282,7 +282,8 @@ class Execution:
         name, code = signal_name(number), EXIT_INTERRUPTED
         limit = self.limit if number == TIME_LIMIT else None
         if limit is not None and self.group.rank == 0 and limit.left < math.inf:
-            log.warning("the time limit comes in %s: a last checkpoint, then out", seconds_text(limit.left))
+            when = f"comes in {seconds_text(limit.left)}" if limit.left > 0 else "is over"
+            log.warning("the time limit %s: %sout", when, "a last checkpoint, then " if self.loops.moved else "")
         error: HoldfastError | None = None
         if self.loops.moved:
             try:
@@ -308,8 +309,8 @@ class Execution:
         raise Interrupted(code, name, self.newest) from error
 
     def _end_interrupted(self, name: str, limit: Limit | None) -> bool:
-        """On rank 0: the record of an interrupt; whether the time limit was over before."""
-        late = limit is not None and limit.left < 0
+        """On rank 0: the record of an interrupt; whether a last checkpoint was too late for the time limit."""
+        late = limit is not None and limit.left < 0 and self.loops.moved
         text = f"the last checkpoint was over {seconds_text(-limit.left)} after the time limit" if limit and late else None
         if text:
             log.error("%s; the next start goes on from it, if it is left to see it", text)

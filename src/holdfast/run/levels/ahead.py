@@ -24,7 +24,7 @@ _STEP = 16 << 20  # bytes that are faulted in before somebody may ask for the fi
 
 
 class Ahead:
-    """For one rank; in a place that is no memory there is never such a file."""
+    """For one rank; in a place that is no memory there is never such a file. `worker`: the thread that makes one."""
 
     def __init__(self, place: Place, rank: int) -> None:
         self._place, self._rank = place, rank
@@ -32,6 +32,7 @@ class Ahead:
         self._lock = threading.Lock()
         self._taking = threading.Event()  # the program waits for the file: it is taken as it is
         self._closed = False
+        self.worker: Worker | None = None
         self.possible = place.kind == "memory"  # until it turns out that the place is no memory
 
     def take(self, nbytes: int) -> MemoryFile | None:
@@ -66,8 +67,9 @@ class Ahead:
             step_back()
             self.prepare(nbytes)
 
+        self.worker = Worker(run)
         try:
-            Worker(run).start()
+            self.worker.start()
         except RuntimeError:  # on the way out of the interpreter
             log.debug("no thread for the next version's file")
 
