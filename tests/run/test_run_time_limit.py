@@ -226,7 +226,7 @@ def attempts(tmp_path):
 
 def test_a_last_checkpoint_before_the_deadline_and_status_85(tmp_path):
     command = [*program(tmp_path, PROGRAM), "{}"]
-    deadline = time.time() + 4.0
+    deadline = time.time() + 6.0
     first = execute(command, tmp_path, HOLDFAST_DEADLINE=str(deadline))
     assert first.returncode == 85, first.stderr
     assert "the time limit comes in" in first.stderr
@@ -238,9 +238,12 @@ def test_a_last_checkpoint_before_the_deadline_and_status_85(tmp_path):
 
 
 def test_a_start_that_comes_too_late_does_nothing(tmp_path):
-    done = execute([*program(tmp_path, PROGRAM), "{}"], tmp_path, HOLDFAST_DEADLINE=str(time.time() + 1))
-    assert done.returncode == 86, done.stderr
-    ignored = execute([*program(tmp_path, PROGRAM), "{'time_limit': 'off'}"], tmp_path, HOLDFAST_DEADLINE=str(time.time() + 1))
+    """Also one that comes when it is over: nothing was to be saved, so nothing was too late."""
+    over = {"HOLDFAST_DEADLINE": str(time.time() - 1)}
+    done = execute([*program(tmp_path, PROGRAM), "{}"], tmp_path, **over)
+    assert (done.returncode, done.stderr) == (86, "the time limit is over: out\n")
+    assert attempts(tmp_path)[-1].end.error is None
+    ignored = execute([*program(tmp_path, PROGRAM), "{'time_limit': 'off'}"], tmp_path, **over)
     assert (ignored.returncode, ignored.stdout) == (0, "u 400.0\n"), ignored.stderr
 
 

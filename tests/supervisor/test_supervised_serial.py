@@ -196,12 +196,12 @@ def test_an_error_that_would_come_again_ends_it(supervise, tmp_path):
 
 def test_out_of_time_it_leaves_with_a_last_checkpoint(supervise, serial, tmp_path, undisturbed):
     began = time.time()
-    job = supervise("--time-limit", "4s", "--", *serial, "run", 100_000, 0.01)
+    job = supervise("--time-limit", "8s", "--", *serial, "run", 100_000, 0.01)
     assert job.end() == 85, job.err
     found = catalog(tmp_path / "run")
     end = found.attempts[-1].end
     assert (end.outcome, end.signal, end.error) == ("interrupted", "time limit", None)
-    assert end.time < began + 5 and end.version == found.lineage[0].number
+    assert end.time < began + 9 and end.version == found.lineage[0].number
     assert "interrupted by the time limit. Safe: version" in job.err
 
 
@@ -209,9 +209,9 @@ def test_what_has_not_left_in_time_is_ended(supervise, tmp_path, monkeypatch):
     monkeypatch.setenv("HOLDFAST_TIME_LIMIT", "off")
     (tmp_path / "p.py").write_text(LONG_STEP)
     began = time.monotonic()
-    job = supervise("--time-limit", 2, "--", "p.py")
+    job = supervise("--time-limit", 4, "--", "p.py")
     assert job.end() == 87, job.err
-    assert 2 <= time.monotonic() - began < 20
+    assert 4 <= time.monotonic() - began < 20
     assert "the time limit is over and the program has not left: it is ended" in job.err
     assert "same command goes on from there" in job.err
 
