@@ -5,11 +5,12 @@ Exit codes, of `holdfast run` (0 to 2 of the other commands too):
     0   complete: every run that the program opened says so
     1   Holdfast's own error (a message says which), or damage found by `verify`
     2   wrong usage of the command line
-    85  interrupted, with progress: the same command goes on from there
+    85  interrupted or out of time, with progress: the same command goes on from there
     86  interrupted, without a new version
-    87  the last checkpoint failed; the version before is safe
-    88  gave up: two attempts in a row made no progress
+    87  the last checkpoint failed or came after the time limit; the version before is safe
+    88  gave up: no progress, from the version before the last either
     89  gave up: the allowed restarts are used
+    90  of a rank, never of this command: a repair was not over in time
     any other: the program's own code, where it failed without opening a run (128 + signal if it was killed), or
         where a serial program failed after its runs were complete
 
