@@ -1,0 +1,7 @@
+"""See check.py."""
+
+import sys
+
+from .check import main
+
+sys.exit(main())
