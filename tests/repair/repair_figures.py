@@ -40,7 +40,7 @@ def one(what: str, kind: str, seed: int, show: bool = False) -> tuple[str, float
         if what == "more":
             left = job.over(15)
             seconds = time.monotonic() - killed
-            outcome = "hang" if not left else "wrong" if job.notes("repaired") else "relaunch"
+            outcome = "hang" if not left else "wrong" if job.notes("finished") else "relaunch"
             return outcome, seconds
         dead = set(targets)
 

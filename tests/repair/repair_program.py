@@ -47,7 +47,7 @@ def main(kind: str, ranks: int, folder: str) -> None:
                 note("finished", rank=crew.rank)
                 break
             except MPI.Exception as error:
-                note("failure", error=error.Get_error_string(), rank=crew.rank)
+                note("failure", error=error.Get_error_string(), rank=crew.rank, gone=crew.gone)
                 crew.revoke()
         try:
             crew.repair(STEP_SECONDS, WHOLE_SECONDS)
@@ -74,6 +74,7 @@ def work(kind: str, crew: Crew, folder: str, note: Any) -> None:
     dice = random.Random(7)
     pair = comm.Split(rank // 2, rank) if kind in ("derived", "mixed") else None
     ring = comm.Create_cart([crew.size], periods=[True]) if kind in ("derived", "mixed") else None
+    note("working", rank=rank, repairs=crew.repairs)  # what is made from the communicator is there
     step = 0
     while True:
         step += 1

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.015  # between a watcher's looks: 10 us each
 STAND_BY_SECONDS = 0.005  # between a spare's
+REVOKE_SECONDS = 10.0  # takes microseconds, and waits for nobody
 DISMISS_SECONDS = 2.0  # for the messages to the spares
 DISMISSED, LOOKED_FOR = 1, 2  # tags; of the latter no message is ever sent
 
@@ -101,11 +102,19 @@ class Crew:
         """Whether a repair is called for. Local, a microsecond; seen some 15 ms after the failure's detection."""
         return self._called_off
 
+    @property
+    def gone(self) -> tuple[int, ...]:
+        """Roles of processes that MPI knows to be gone (local; another process may know of more)."""
+        if self.reason is not None:
+            return ()
+        with self._lock:
+            return tuple(sorted(self._roles[place] for place in self._gone() if self._roles[place] != NO_ROLE))
+
     def revoke(self) -> None:
         """Call for a repair: everyone's calls on the crew's communicators end with errors. Local, may be repeated."""
         if self.reason is not None:
             return
-        with self._lock:
+        with self._watchdog.step("revoking the crew's communicators", REVOKE_SECONDS), self._lock:
             self._called_off = True
             with suppressed():
                 self._crew.Revoke()
@@ -209,9 +218,13 @@ class Crew:
     def _gone(self) -> list[int]:
         """Places in the crew of those that are known to be gone."""
         with suppressed():
-            failed = self._crew.Get_failed()
-            places: list[int] = failed.Translate_ranks(None, self._crew.Get_group())
-            return places
+            failed, everyone = self._crew.Get_failed(), self._crew.Get_group()
+            try:
+                places: list[int] = failed.Translate_ranks(None, everyone)
+                return places
+            finally:
+                failed.Free()
+                everyone.Free()
         return []
 
     def _alone(self) -> bool:

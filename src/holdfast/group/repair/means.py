@@ -82,10 +82,11 @@ class MpiMeans:
 
     def _finish(self, transfer: Transfer, seconds: float) -> None:
         def over() -> bool:
-            # A revocation does not end a collective on a rank whose own part of it is waiting for nothing that has failed.
+            if transfer.done():  # whatever has happened since: its result is the same for all that have it
+                return True
             if self.crew.Is_revoked():
                 raise Lost("it was called off")
-            return transfer.done()
+            return False
 
         if not wait_until(over, seconds):
             raise Lost(f"others have not come in {seconds:.4g} s")

@@ -1,0 +1,60 @@
+"""Communicators that are made from the tracked one are known as long as the program has them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# In a process of its own: MPI in the one that runs all tests would stay there for good.
+CODE = """
+import gc
+from mpi4py import MPI
+from holdfast.group.repair.comms import Family, tracked_types
+
+family = Family()
+comm = family.adopt(MPI.COMM_WORLD.Dup())
+assert isinstance(comm, MPI.Intracomm) and comm.size == 1 and len(family) == 1
+one = [0]
+made = {
+    "Dup": comm.Dup(), "Clone": comm.Clone(), "Split": comm.Split(0, 0), "Create": comm.Create(comm.group),
+    "Create_group": comm.Create_group(comm.group), "Split_type": comm.Split_type(MPI.COMM_TYPE_SHARED),
+    "Create_cart": comm.Create_cart([1]), "Create_graph": comm.Create_graph([1], [0]),
+    "Create_dist_graph_adjacent": comm.Create_dist_graph_adjacent(one, one),
+    "Create_dist_graph": comm.Create_dist_graph(one, [1], one),
+}
+made["of a Split"] = made["Split"].Dup()
+made["of a Cart"] = made["Create_cart"].Dup()
+made["Sub"] = made["Create_cart"].Sub([True])
+made["Idup"], request = comm.Idup()
+request.Wait()
+for name, each in made.items():
+    assert type(each) in tracked_types().values() and each._family is family, name
+    each.Barrier()
+assert isinstance(made["Sub"], MPI.Cartcomm) and made["Sub"].Get_topo()[0] == [1]
+assert isinstance(made["Create_graph"], MPI.Graphcomm)
+assert len(family) == 1 + len(made)
+assert comm.Split(MPI.UNDEFINED, 0) == MPI.COMM_NULL and len(family) == 1 + len(made)
+
+made.pop("Clone").Free()  # a freed one must not be touched again
+made.pop("Create").Disconnect()
+del each
+made.pop("Dup")
+gc.collect()
+assert len(family) == 1 + len(made), len(family)
+
+family.revoke()
+assert all(c.Is_revoked() for c in (comm, *made.values()))
+other = family.adopt(MPI.COMM_WORLD.Dup())  # made in another thread while the family was being revoked
+assert other.Is_revoked() and not MPI.COMM_WORLD.Is_revoked()
+foreign = MPI.Intracomm(comm)
+assert type(foreign) is MPI.Intracomm
+print("all well")
+"""
+
+
+def test_the_family(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=60, env=env)
+    assert done.stdout == "all well\n" and done.returncode == 0, done.stdout + done.stderr
