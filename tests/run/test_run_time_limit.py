@@ -211,7 +211,7 @@ PROGRAM = """
     u = run.protect("u", np.zeros(1))
     for step in run.steps(400, every=holdfast.steps(100)):
         u += 1
-        time.sleep(0.01)
+        time.sleep(float(sys.argv[2]))
     run.complete()
     print("u", u[0])
 """
@@ -226,24 +226,25 @@ def attempts(tmp_path):
 
 def test_a_last_checkpoint_before_the_deadline_and_status_85(tmp_path):
     command = [*program(tmp_path, PROGRAM), "{}"]
+    slow, quick = [*command, "0.02"], [*command, "0"]
     deadline = time.time() + 6.0
-    first = execute(command, tmp_path, HOLDFAST_DEADLINE=str(deadline))
+    first = execute(slow, tmp_path, HOLDFAST_DEADLINE=str(deadline))
     assert first.returncode == 85, first.stderr
     assert "the time limit comes in" in first.stderr
     end = attempts(tmp_path)[-1].end
     assert (end.outcome, end.signal, end.error) == ("interrupted", "time limit", None)
     assert end.time < deadline and end.step > 0
-    again = execute(command, tmp_path)
+    again = execute(quick, tmp_path)
     assert (again.returncode, again.stdout) == (0, "u 400.0\n"), again.stderr
 
 
 def test_a_start_that_comes_too_late_does_nothing(tmp_path):
     """Also one that comes when it is over: nothing was to be saved, so nothing was too late."""
     over = {"HOLDFAST_DEADLINE": str(time.time() - 1)}
-    done = execute([*program(tmp_path, PROGRAM), "{}"], tmp_path, **over)
+    done = execute([*program(tmp_path, PROGRAM), "{}", "0"], tmp_path, **over)
     assert (done.returncode, done.stderr) == (86, "the time limit is over: out\n")
     assert attempts(tmp_path)[-1].end.error is None
-    ignored = execute([*program(tmp_path, PROGRAM), "{'time_limit': 'off'}"], tmp_path, **over)
+    ignored = execute([*program(tmp_path, PROGRAM), "{'time_limit': 'off'}", "0"], tmp_path, **over)
     assert (ignored.returncode, ignored.stdout) == (0, "u 400.0\n"), ignored.stderr
 
 
