@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,13 @@ MiB = 1 << 20
 def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Checkpoints 1 to 4 of 12 MiB, each with another block written anew, as in the middle of a run with much room."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("holdfast.run.checkpoint._ROOM", 9.0)
+    monkeypatch.setattr("holdfast.run.chain._ROOM", 9.0)
     run = holdfast.open("chain", keep=holdfast.Keep(last=9), incremental="blocks", signals=False)
     u = run.protect("u", np.ones(12 * MiB, np.uint8))
     for k in range(4):
         run.ready()
         run._x.writer.arrive()
-        run._x.writer.spared = True
+        run._x.writer.chain = replace(run._x.writer.chain, spared=True)
         u[4 * MiB * (k % 3)] = k + 2
         run.checkpoint()
     run.close()

@@ -76,7 +76,7 @@ def test_the_file_is_there_before_its_version(tmp_path: Path) -> None:
             before = inode
             u += 1
             if step == 4:
-                assert run._x.writer.capturing._arena is None  # nothing was captured to any other memory
+                assert run._x.writer.freezing.capturing._arena is None  # nothing was captured to any other memory
                 raise KeyError
     assert ahead(tmp_path) == []
     run = open_run(tmp_path)

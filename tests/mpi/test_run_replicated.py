@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ KEEP = holdfast.Keep(last=20)
 def spare(run):
     """As if there were a version already that shares nothing with the newest: else the next is written whole."""
     run._x.writer.arrive()
-    run._x.writer.spared = True
+    run._x.writer.chain = replace(run._x.writer.chain, spared=True)
 
 
 def written(comm, run, version):

@@ -23,7 +23,7 @@ from holdfast.catalog.places import Held, Member, Place, open_place, verify_held
 from holdfast.catalog.process import current  # noqa: E402
 from holdfast.format import Link, digest_hex, version_name  # noqa: E402
 from holdfast.recovery import Candidate, Carried, Homes, RecoveryPlan, carry_out, merge, plan, report  # noqa: E402
-from holdfast.recovery.protect import protect  # noqa: E402
+from holdfast.recovery.protecting import protect  # noqa: E402
 from holdfast.redundancy import Scheme  # noqa: E402
 from holdfast.redundancy.sets import deal  # noqa: E402
 

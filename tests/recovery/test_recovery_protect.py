@@ -13,7 +13,7 @@ from holdfast.catalog.places import PARITY_BLOCK
 from holdfast.errors import DamageError, DeadlineError, RankError, StorageError, UsageError
 from holdfast.format import digest
 from holdfast.recovery.member import PlaceMember
-from holdfast.recovery.protect import protect
+from holdfast.recovery.protecting import protect
 from holdfast.redundancy.sets import deal
 
 MIB = 1 << 20

@@ -21,8 +21,8 @@ def crash(run: holdfast.Run) -> None:
     x.interrupts.restore()
     x.files.close()
     x.resume.close()
-    if x.writer._tracking is not None:
-        x.writer._tracking.close()  # memory has one tracker
+    if x.writer.freezing._tracking is not None:
+        x.writer.freezing._tracking.close()  # memory has one tracker
     if x.writer.carry is not None:
         x.writer.carry.close()
     for closer in x.closers:

@@ -134,7 +134,7 @@ def test_a_large_state_streams(start, capture):
     run.ready()
     handle = run.checkpoint(wait=False)
     u[:] = 0
-    arena = run._x.writer.capturing._arena
+    arena = run._x.writer.freezing.capturing._arena
     assert arena is None if capture == "cow" else arena.nbytes <= 16 * MiB
     handle.wait()
     assert np.array_equal(loaded(run.url, "u"), before)
@@ -150,7 +150,7 @@ def test_a_state_that_fits_does_not_wait(start, monkeypatch):
         slow.wait()
     handle.wait()
     state = sum(a.nbytes for a in arrays)
-    assert run._x.writer.capturing._arena.nbytes < 1.5 * state + 8 * MiB
+    assert run._x.writer.freezing.capturing._arena.nbytes < 1.5 * state + 8 * MiB
 
 
 def test_direct_that_is_late_is_given_up(start, monkeypatch):
@@ -185,7 +185,7 @@ def test_an_object_that_asks_for_another_strategy(start, monkeypatch):
         assert handle.written
         u[:] = w[:] = 0
     handle.wait()
-    assert run._x.writer.capturing._arena.nbytes <= 8 * MiB
+    assert run._x.writer.freezing.capturing._arena.nbytes <= 8 * MiB
     assert np.array_equal(run.load("held")["weights"], filled(5 * MiB, 1))
     for name, seed in (("copied", 2), ("waited", 3)):
         assert np.array_equal(run.load(name), filled(5 * MiB, seed))
@@ -285,7 +285,7 @@ def test_a_helper_that_can_not_read_memory_writes_only_what_is_copied(start, mon
     u = run.protect("u", filled(6 * MiB, 1).copy())
     run.ready()
     assert run.checkpoint().durable and np.array_equal(run.load("u"), u)
-    assert run._x.writer.capturing._helper is not None and "threads write such versions" not in caplog.text
+    assert run._x.writer.freezing.capturing._helper is not None and "threads write such versions" not in caplog.text
     v = run.protect("v", filled(6 * MiB, 2).copy(), capture="direct")
     assert run.checkpoint().durable and np.array_equal(run.load("v"), v)
     assert "threads write such versions" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Checkpoints 1 to 5; block 0 is always in version 1, block 1 in the version, block 2 in 1, from version 4 on in 4.
 
     All of one chain: as in a run with much room, whose spare is not looked at here."""
-    monkeypatch.setattr("holdfast.run.checkpoint._ROOM", 9.0)
+    monkeypatch.setattr("holdfast.run.chain._ROOM", 9.0)
     run, u = opened(tmp_path / "run")
     run.ready()
     u[:] = 7
@@ -37,7 +38,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if k == 4:
             u[9 * MiB] = k
         run._x.writer.arrive()
-        run._x.writer.spared = True
+        run._x.writer.chain = replace(run._x.writer.chain, spared=True)
         run.checkpoint()
     run.close()
     return tmp_path / "run"

@@ -367,7 +367,7 @@ def test_auto_tracks_what_changes_in_few_places(start):
         u[k * 1_000_003 % u.nbytes] ^= 1
         v[:] = filled(16 * MiB, k + 2)
         run.checkpoint()
-    tracked = {name for name, _ in run._x.writer._tracking._at}
+    tracked = {name for name, _ in run._x.writer.freezing._tracking._at}
     assert tracked == {"u"}
     few = []
     for k in range(3):  # one of them may be whole: v, which is rewritten all the time, has made the chain long
@@ -376,11 +376,11 @@ def test_auto_tracks_what_changes_in_few_places(start):
     assert 4096 <= min(few) <= 16 * MiB // 100 and sorted(few)[1] <= 16 * MiB // 100
     u[:] += 1  # it has become dense: given up, and taken up again when a sample says so
     run.checkpoint()
-    assert ("u", 0) not in run._x.writer._tracking._at
+    assert ("u", 0) not in run._x.writer.freezing._tracking._at
     for k in range(4):
         u[k] ^= 1
         run.checkpoint()
-    assert {name for name, _ in run._x.writer._tracking._at} >= {"u"}
+    assert {name for name, _ in run._x.writer.freezing._tracking._at} >= {"u"}
     for name, array in (("u", u), ("v", v)):
         assert np.array_equal(run.load(name), array)
 

@@ -1,19 +1,42 @@
 """After a loss: who holds what, and the plan of which version is taken from where.
 
 Pure functions and frozen values, but for `report.py`, which looks into a node's places, and for what works there with other
-processes: `protect.py` computes parity, `carry.py` carries a plan out. MPI is behind `group.channel`.
+processes: `protecting.py` computes parity, `carry.py` carries a plan out. MPI is behind `group.channel`.
 """
 
-from .carry import Carried, carry_out
-from .files import Done
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .holdings import PLACES, Holders, Holdings, Kept, NodeReport, Sets, merge
-from .member import PlaceMember
-from .messages import BadSource, SourceError
 from .planning import Candidate, Homes, plan
-from .protect import protect
 from .recoveryplan import RecoveryPlan, Source
 from .report import report
 from .sources import KINDS, Moved, Passed, Sources, Work
+
+if TYPE_CHECKING:
+    from .carry import Carried, carry_out
+    from .files import Done
+    from .member import PlaceMember
+    from .messages import BadSource, SourceError
+    from .protecting import protect
+
+# What is needed where something is moved or protected: most restarts find all that they need where it lies.
+_LATER = {
+    "BadSource": "messages", "Carried": "carry", "Done": "files", "PlaceMember": "member", "SourceError": "messages",
+    "carry_out": "carry", "protect": "protecting",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
 
 __all__ = [
     "PLACES", "Holders", "Holdings", "Kept", "NodeReport", "Sets", "merge",

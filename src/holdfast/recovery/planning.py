@@ -97,7 +97,10 @@ def _notes(holdings: Holdings, links: Sequence[Link]) -> tuple[str, ...]:
 def _only_used(nodes: tuple[str, ...], takes: Sequence[Sources]) -> tuple[tuple[str, ...], tuple[Sources, ...]]:
     """The nodes from which something is moved, and the takes in their terms: a plan is as large as what it does."""
     used = [t.node[t.kind == MOVE] for t in takes] + [m.nodes for t in takes for m in t.parities]
-    kept = np.unique(np.concatenate(used)) if used else np.zeros(0, np.int32)
+    seen = np.zeros(len(nodes), bool)  # np.unique would import numpy.ma, which takes longer than a small plan
+    for numbers in used:
+        seen[numbers] = True
+    kept = np.flatnonzero(seen)
     at = np.full(len(nodes) + 1, -1, np.int32)  # the last stands for -1
     at[kept] = np.arange(len(kept), dtype=np.int32)
     renamed = [

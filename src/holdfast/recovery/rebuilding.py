@@ -15,7 +15,7 @@ from .holdings import PLACES
 from .member import LOCAL, PlaceMember
 from .messages import BadSource, failure, outcome, read_outcome, share
 from .moving import copy_stream, source_error
-from .protect import compute, prove, set_of, version_number
+from .protecting import compute, prove, set_of, version_number
 
 
 class Row(NamedTuple):

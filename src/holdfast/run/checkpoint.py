@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -28,24 +28,20 @@ from ..engine import (
 )
 from ..errors import CheckpointError, DeadlineError, HoldfastError, StorageError, UsageError
 from ..format import Link, Part, StoredFile, version_name
-from ..format.blocks import round_up
 from ..format.keys import Kind, data_name
-from ..format.layers import SourceTable
 from ..group import Group
 from ..store import Store
 from ..units import bytes_text, seconds_text
-from .capturing import Capturing
+from .chain import Chain
+from .freezing import Freezing
 from .handle import Handle
 from .resume import reader_of
 from .tidying import Tidying, told
-from .tracking import Tracking
 
 if TYPE_CHECKING:
     from .levels.placing import Placing
 
 log = logging.getLogger("holdfast")
-
-_ROOM = 1.5  # times the state: a chain that has written more is ended by a version that is written whole
 
 Collect = Callable[[], tuple[Sequence[Item], Sequence[StoredFile]]]
 _Write = Callable[[str], tuple[Plan, list[Written], int]]
@@ -54,9 +50,8 @@ _Write = Callable[[str], tuple[Plan, list[Written], int]]
 @dataclass
 class Writer:
     """Writes this attempt's versions, on all ranks alike. `number`: the next version's; `carry`: this rank's reader of the
-    newest version; `behind`: how many versions behind that one is the newest that refers to no other; `chained`: bytes that
-    these have written; `state`: bytes of the newest's state; `spared`: whether a version is kept that shares no block with it;
-    `background`: the ranks as the version in flight sees them, None if only the program's thread may speak to them."""
+    newest version; `chain`: what that one hangs on; `background`: the ranks as the version in flight sees them, None if only the
+    program's thread may speak to them."""
 
     store: Store
     group: Group
@@ -65,10 +60,7 @@ class Writer:
     number: int
     options: Options
     parent: Link | None = None
-    behind: int = 0
-    chained: int = 0
-    state: int = 0
-    spared: bool = False
+    chain: Chain = field(default_factory=Chain)
     carry: PartReader | None = None
     written: int = 0  # versions of this attempt
     replicated: bool = False  # whether the program has replicated objects, as all ranks have agreed
@@ -81,14 +73,11 @@ class Writer:
     _seconds: float | None = None
     _aim: bool = False  # whether what is in flight goes to the places
     _placed: bool | None = None  # whether the newest version is there; None: the next one is to be whole
-    _most: int = 0  # bytes of data that the version in flight takes if all that it captured is kept,
-    _whole: int = 0  # and that it would take if it referred to no other
     _bygone: PartReader | None = None  # of the version before `carry`: closed beside the program, which it would hold up
 
     def __post_init__(self) -> None:
-        self.capturing = Capturing(self.store, self.options)
+        self.freezing = Freezing(self.store, self.group.rank, self.group.size, self.options)
         self.tidying = Tidying(self.store, self.options.keep)
-        self._tracking: Tracking | None = None
 
     # -- checkpoints -----------------------------------------------------------------------------
 
@@ -136,9 +125,11 @@ class Writer:
         try:
             # What a version refers to is where it is itself: in the run's own store, or at the places.
             whole = self.levels is not None and placed != self._placed
-            plan = self._plan(draft, *collect(), whole=whole, placed=placed)
-            self._most, self._whole = plan.most, plan.whole
-            writing, waited = self._capture(plan, f"{draft.path}/{data_name(self.group.rank)}", placed)
+            whole = whole or self.chain.ends(self.options.max_chain)  # alike on all ranks
+            before = (self.carry.part, self.parent) if self.carry is not None and self.parent is not None else None
+            placing = self.levels if placed else None
+            plan = self.freezing.plan(draft.name, *collect(), before, whole, placing)
+            writing, waited = self.freezing.capture(plan, f"{draft.path}/{data_name(self.group.rank)}", placing)
             direct = any(unit.how == "direct" for unit in plan.units)
             plan.let_go()
             handle.reach("captured")
@@ -149,7 +140,7 @@ class Writer:
         except BaseException as left:
             if writing is not None:
                 writing.abort()
-            self.capturing.renew()
+            self.freezing.capturing.renew()
             handle.end(CheckpointError(f"Version {draft.version} was given up: {type(left).__name__} in its capture."))
             raise
         stalled = time.perf_counter() - began
@@ -189,35 +180,6 @@ class Writer:
                 if not isinstance(left, HoldfastError):  # else the failure is `land`'s to raise
                     raise
         handle.seconds = time.perf_counter() - began
-
-    def _capture(self, plan: Plan, key: str, placed: bool) -> tuple[Writing, float]:
-        """Freeze what the plan says. `placed`: the version goes to the node's place, whose file in memory can take the state as
-        it is. The seconds that the program waited for room."""
-        levels = self.levels if placed else None
-        if levels is not None and self.capturing.fits_in_place(plan) and (file := levels.ahead.take(plan.most)) is not None:
-            return self.capturing.in_place(file, key, plan), 0.0
-        writing = self.capturing.writing(key, plan, levels.ladder.place.store if levels is not None else None)
-        try:
-            return writing, self.capturing.freeze(plan, writing)
-        except BaseException:
-            writing.abort()
-            raise
-
-    def _plan(self, draft: Commit, items: Sequence[Item], files: Sequence[StoredFile], whole: bool, placed: bool) -> Plan:
-        if self._tracking is None:
-            self._tracking = Tracking(self.options.incremental, self.group.size)
-        before = (self.carry.part, self.parent) if self.carry is not None and self.parent is not None else None
-        sources = SourceTable()
-        # Alike on all ranks. The second version is written whole as well: one bad block is not to take all there is.
-        whole = whole or not self.spared or self._ends_chain(self.behind, self.chained, self.state)
-        items = self.capturing.choose(items, placed and self.levels is not None and self.levels.ahead.possible)
-        items = self._tracking.bases(items, draft.name, before, sources, whole)
-        return Plan(self.group.rank, items, files, sources, self.group.size)
-
-    def _ends_chain(self, behind: int, chained: int, state: int) -> bool:
-        """Whether the next version is written whole. Also where a chain has taken much more room than the state: all of it is
-        kept for the one block that never changes."""
-        return behind + 2 > self.options.max_chain or chained > _ROOM * state
 
     @property
     def _sharing(self) -> bool:
@@ -262,7 +224,7 @@ class Writer:
         durable = time.perf_counter() - began - stalled
         handle.bytes = published.commit.nbytes
         if placed and self.levels is not None:
-            self._look_ahead(published.commit)
+            self.freezing.look_ahead(self.levels, self._chain_with(published.commit).ends(self.options.max_chain))
         else:
             handle.reach("durable")
             if self.group.rank == 0:
@@ -273,12 +235,8 @@ class Writer:
         reader = reader_of(self.reading or self.store, published.commit, parts[0], self.group.rank, self.options.threads)
         return _Landed(published, reader, durable)
 
-    def _look_ahead(self, done: Commit) -> None:
-        """Have room made in the node's memory, beside the program, for the version after `done`."""
-        behind, chained = (self.behind + 1, self.chained + done.nbytes) if done.refs else (0, done.nbytes)
-        if self.levels is not None and self.capturing.may_be_in_place:
-            whole = not self.spared or self._ends_chain(behind, chained, done.state)
-            self.levels.ahead.prepare_beside(self._whole if whole else min(self._whole, self._most + self._most // 4))
+    def _chain_with(self, commit: Commit) -> Chain:
+        return self.chain.with_one(commit, self.options.keep.last == 1 or self.parent is not None)
 
     def arrive(self, seconds: float | None = None) -> None:
         """Wait for what is in flight and take note of what became of it; an error is kept for `land` (local).
@@ -298,7 +256,7 @@ class Writer:
             landed = flight.result()
         except HoldfastError as error:
             if any(cause.type in ("DamageError", "KeyMissingError") for cause in error.causes):
-                self.spared = False  # what it referred to is not there any more: the next one is to need nothing
+                self.chain = self.chain.torn()
             if self._aim and self.levels is not None and self.levels.failed(flight.name, error):
                 self.missed = True
             else:
@@ -307,10 +265,7 @@ class Writer:
         self._placed = self._aim
         self._bygone, self.carry = self.carry, landed.reader
         commit = landed.published.commit
-        if not commit.refs:
-            self.spared = self.options.keep.last == 1 or self.parent is not None
-        self.parent, self.behind = landed.published.link, self.behind + 1 if commit.refs else 0
-        self.chained, self.state = commit.nbytes + (self.chained if commit.refs else 0), commit.state
+        self.chain, self.parent = self._chain_with(commit), landed.published.link
         self.written += 1
         self._seconds = landed.seconds
 
@@ -387,21 +342,14 @@ class Writer:
 
     def prepare(self, items: Sequence[Item]) -> None:
         """Make ready, beside the program, to capture these objects (local)."""
-        levels = self.levels
-        placed = levels is not None and levels.wants("policy", False) and self.capturing.may_be_in_place
-        if placed and levels is not None and levels.ahead.possible:
-            levels.ahead.prepare_beside(sum(round_up(b.nbytes) for item in items for b in item.buffers))
-        else:
-            self.capturing.prepare(items)
+        self.freezing.prepare(items, self.levels)
 
     def close(self) -> None:
         """Let go of everything, when nothing is in flight (local)."""
         self.tidying.finish()
         if self.levels is not None:
             self.levels.ahead.close()
-        self.capturing.close()
-        if self._tracking is not None:
-            self._tracking.close()
+        self.freezing.close()
         self._let_go()
         if self.carry is not None:
             self.carry.close()

@@ -13,6 +13,7 @@ from ..errors import HoldfastError, StorageError, UsageError
 from ..format.keys import COMMIT_NAME
 from ..group import from_root, together
 from ..units import bytes_text
+from .chain import Chain
 from .reporting import report_settled
 from .resume import Restored
 
@@ -44,12 +45,12 @@ def settle(x: Execution) -> None:
     if not x.readonly:
         sealed = from_root(x.group, "sealing the base", lambda: _seal(x))
         assert isinstance(sealed, list)
-        x.writer.behind, x.writer.chained, x.writer.spared, lineage = sealed
+        behind, written, spared, lineage = sealed
+        x.writer.chain = Chain(behind, written, commit.state if commit is not None else 0, spared)
         if x.levels is not None:
             x.levels.settle(sum(b.nbytes for item in _items(x) for b in item.buffers), lineage, x.writer.attempt)
         if commit is not None:
             x.costs.recall(commit.seconds)
-            x.writer.state = commit.state
     x.settled = True
     if not x.readonly:
         if x.group.rank == 0:
@@ -114,7 +115,7 @@ def _settle_files(x: Execution) -> None:
 
 
 def _seal(x: Execution) -> list[Any]:
-    """On rank 0; `behind`, `chained` and `spared` of the writer."""
+    """On rank 0; `behind`, `written` and `spared` of the writer's chain, and the names of the lineage."""
     link = x.writer.parent
     chain = tuple(x.resume.behind) if link else ()
     behind = (link, *chain) if link else ()
