@@ -58,12 +58,13 @@ class Job:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        for pid in self.pids():
-            if self._ours(pid):
-                os.kill(pid, signal.SIGKILL)
+        self.kill(self.living())
+        for number in (0, signal.SIGTERM, signal.SIGKILL):  # a killed mpirun leaves segments of shared memory behind
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                if number and self.process.poll() is None:
+                    os.killpg(self.process.pid, number)
+                self.process.wait(4)
+        self.kill(self.living())
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- what has happened ------------------------------------------------------------------

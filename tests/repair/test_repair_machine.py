@@ -129,8 +129,9 @@ class Crew:
 class Means:
     """`machine.Means` of one process in the world."""
 
-    def __init__(self, world: World, process: int) -> None:
+    def __init__(self, world: World, process: int, processes: int) -> None:
         self.world, self.process = world, process
+        self.confirmed: Sequence[int] = range(processes)
         self.crew: Any = None
         self.counts: dict[str, int] = {}
 
@@ -149,6 +150,10 @@ class Means:
     def revoke(self) -> None:
         if self.crew is not None:
             self.crew.revoke()
+
+    def gone(self) -> int:
+        with self.world.changed:
+            return len(self.confirmed) - len(self.world.alive & set(self.confirmed))
 
     def shrink(self) -> None:
         with self.at("shrink"):
@@ -181,7 +186,7 @@ class Process:
         self.card = Card(number if number < ranks else NO_ROLE, 0, processes)
         self.comm: Any = None
         self.end = ""
-        self.means = Means(world, number)
+        self.means = Means(world, number, processes)
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def run(self) -> None:
@@ -191,7 +196,7 @@ class Process:
                     self.means, self.card, self.ranks, step_seconds=20, whole_seconds=60,
                     step=lambda what, seconds: contextlib.nullcontext(),
                 )  # fmt: skip
-                self.card, self.comm = done.card, done.comm
+                self.card, self.comm, self.means.confirmed = done.card, done.comm, self.means.crew.members
                 if self.means.crew.compute(self.number):
                     self.end = "computing"
                     return
@@ -316,6 +321,9 @@ class Never:
         self.steps: list[tuple[str, float]] = []
 
     def revoke(self) -> None: ...
+    def gone(self) -> int:
+        return 0
+
     def shrink(self) -> None: ...
     def me(self) -> int:
         return 0
@@ -342,3 +350,17 @@ def test_tries_end_when_the_whole_time_is_over() -> None:
         repair(means, Card(0, 0, 2), 1, step_seconds=1, whole_seconds=3.5, step=means.step, clock=lambda: means.now)
     shrinks = [seconds for what, seconds in means.steps if "Shrink" in what]
     assert shrinks == [3.5, 2.5, 1.5, 0.5]  # the whole time that is left: others may come late
+
+
+class Crowd(Never):
+    """Means of a process that knows of so many deaths that there is no need to ask."""
+
+    def gone(self) -> int:
+        return 3
+
+
+def test_half_of_the_crew_known_to_be_dead_is_enough_to_know() -> None:
+    means = Crowd()
+    with pytest.raises(RepairError, match="3 of 6 processes are left: no more than half"):
+        repair(means, Card(0, 0, 6), 4, step_seconds=1, whole_seconds=1, step=means.step)
+    assert len(means.steps) == 1

@@ -130,7 +130,7 @@ class Crew:
         if self.reason is not None:
             raise UsageError(f"This crew can't be repaired: {self.reason}. Leave the process; start the program again.")
         self._pause()
-        means = MpiMeans(self._base, self.revoke)
+        means = MpiMeans(self._base, self.revoke, lambda: len(self._gone()))
         found = machine.repair(
             means, self._card, self.size,
             step_seconds=step_seconds, whole_seconds=whole_seconds, step=self._watchdog.step,

@@ -52,6 +52,9 @@ class Means(Protocol):
     def revoke(self) -> None:
         """Interrupt everyone in calls on communicators of earlier attempts and of the program. Never blocks."""
 
+    def gone(self) -> int:
+        """How many of the crew as it was last confirmed are known here to be dead. Local; others may know of more."""
+
     def shrink(self) -> None:
         """From now on the crew is those alive (collective over these; blocking). A new communicator for the steps behind."""
 
@@ -99,10 +102,7 @@ def assign(cards: Sequence[Card], size: int) -> Plan:
     """
     repairs = max(card.repairs for card in cards)
     counted = max(card.counted for card in cards if card.repairs == repairs)
-    if 2 * len(cards) <= counted:
-        raise RepairError(
-            f"{len(cards)} of {counted} processes are left: no more than half, the others may go on elsewhere. {_NEXT}"
-        )
+    _check_quorum(len(cards), counted)
     roles = [card.role for card in cards]
     lost = [role for role in range(size) if role not in roles]
     spares = [place for place, role in enumerate(roles) if role == NO_ROLE]
@@ -140,6 +140,8 @@ def repair(
         try:
             with step("revoking what was broken", min(step_seconds, left)):
                 means.revoke()
+                # The dead do not come back: no need for Shrink to say so, which was seen to hang after many deaths.
+                _check_quorum(card.counted - means.gone(), card.counted)
             # All that are alive have to come here first, and some may be in the middle of a long computation: the whole time.
             with step("finding out who is alive (Shrink)", left):
                 means.shrink()
@@ -169,6 +171,13 @@ def repair(
     raise RepairError(
         f"the processes have not come together again in {whole_seconds:.4g} s ({tries} tries: {why}). {_NEXT}"
     )
+
+
+def _check_quorum(alive: int, counted: int) -> None:
+    if 2 * alive <= counted:
+        raise RepairError(
+            f"{alive} of {counted} processes are left: no more than half, the others may go on elsewhere. {_NEXT}"
+        )
 
 
 _NEXT = (

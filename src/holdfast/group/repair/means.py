@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 class MpiMeans:
     """`machine.Means` by MPI. base: the communicator that the crew was formed with. revoke: interrupts everyone.
 
-    `crew`: the communicator of those alive, once shrunk.
+    gone: how many of the crew are known to be dead. `crew`: the communicator of those alive, once shrunk.
     """
 
-    def __init__(self, base: MPI.Intracomm, revoke: Callable[[], None]) -> None:
+    def __init__(self, base: MPI.Intracomm, revoke: Callable[[], None], gone: Callable[[], int]) -> None:
+        self.gone = gone
         self.crew: Any = None
         self._base = base
         self._revoke = revoke
