@@ -29,6 +29,7 @@ class Ground:
     log: str = ""
     problems: list[str] = field(default_factory=list)
     share: tuple[int, int] = (0, 1)  # (k, n): of the points, each n-th from the k-th on is played here
+    seed: int = 0  # decides which points stand for others; the same in all processes that share them
 
     @property
     def work(self) -> Path:

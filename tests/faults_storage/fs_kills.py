@@ -6,15 +6,22 @@ from faults import Call, Faults
 from fs_forks import Child
 from fs_ground import Ground, finish
 from fs_phases import PHASES, calls_of
+from fs_points import changes, of_process, one_of_each
 
 
-def campaign(ground: Ground, phase: str) -> dict[str, int]:
-    """All points of one phase; how many of each mode there were."""
+def campaign(ground: Ground, phase: str, which: str = "all") -> dict[str, int]:
+    """All points of one phase; how many of each mode there were. `which`: "different": one kill between any two calls that
+    change something, and each write half done."""
     calls = calls_of(ground, phase)
     committed = next((c.number for c in calls if c.name == "link" and (c.to or "").endswith("/commit")), None)
     points = {"kill": 0, "torn": 0}
-    for call in filter(lambda c: ground.mine(c.number), calls):
-        for mode in ("kill", "torn") if call.name == "pwrite" else ("kill",):
+    for mode in ("kill", "torn"):
+        chosen = calls if mode == "kill" else [call for call in calls if call.name == "pwrite"]
+        if which == "all":
+            chosen = [call for call in chosen if ground.mine(call.number)]
+        else:
+            chosen = of_process(one_of_each(chosen, changes, ground.seed), ground.share)
+        for call in chosen:
             _play(ground, phase, mode, call, committed)
             points[mode] += 1
     return points

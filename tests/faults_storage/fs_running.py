@@ -14,19 +14,20 @@ from typing import Any
 
 HERE = Path(__file__).parent
 DEADLINE = 110  # seconds
+PROCESSES = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # as many as there are cores at least; another worker has the other
 
 
 def run_campaign(
-    name: str, ground: Path, size: str, *arguments: str, share: int = 2, variant: str = "full", sample: int = 1
+    name: str, ground: Path, size: str, *arguments: str, share: int = PROCESSES, variant: str = "full", sample: int = 1
 ) -> dict[str, int]:
     """The points of `fs_driver.py NAME`, played by `share` processes; AssertionError with all that was found wrong.
 
     `sample`: only each so many-th point, from a random one on; a failure names its points."""
-    first = random.randrange(share * sample)
+    first, seed = random.randrange(share * sample), random.randrange(1 << 30)
     with ThreadPoolExecutor(share) as pool:
         parts = [
             pool.submit(_drive, name, ground if share == 1 else ground.with_name(f"{ground.name}-{k}"),
-                        f"{(first + k) % (share * sample)}/{share * sample}", size, variant, *arguments)
+                        f"{(first + k * sample) % (share * sample)}/{share * sample}/{seed}", size, variant, *arguments)
             for k in range(share)
         ]  # fmt: skip
     points: Counter[str] = Counter()

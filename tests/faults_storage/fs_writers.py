@@ -7,13 +7,15 @@ A third start finds B's version to the bit (or, if A got a later attempt than B,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults import Faults
+from faults import Call, Faults
 from fs_forks import Child
 from fs_ground import Ground
+from fs_points import meets, of_process, one_of_each
 from fs_program import EVERY, TARGET_STEP, Program, kept, seed_step
 
 import holdfast
@@ -24,9 +26,17 @@ _MOST_CALLS = 1000
 _FIRST = {"rollback": 50, "flight, rollback": 50}  # only what follows the commit record is another case than "checkpoint"
 
 
-def campaign(ground: Ground, what: str) -> dict[str, int]:
-    """All points of `what`, a key of `WRITERS`; how A ended in how many of them."""
+def campaign(ground: Ground, what: str, every: str = "") -> dict[str, int]:
+    """All points of `what`, a key of `WRITERS`; how A ended in how many of them. `every`: not all, but one of those between
+    which B could make no difference; of these each so many-th, and of each kind of call one."""
     points: dict[str, int] = {}
+    if every:
+        calls = _calls_of(ground, what)[_FIRST.get(what, 1) - 1 :]
+        for call in of_process(one_of_each(calls, meets, ground.seed, int(every)), ground.share):
+            ended = _play(ground, what, call.number)
+            assert ended is not None, f"{what} makes fewer calls than {call.number}"
+            points[ended] = points.get(ended, 0) + 1
+        return points
     for at in filter(ground.mine, range(_FIRST.get(what, 1), _MOST_CALLS)):
         ended = _play(ground, what, at)
         if ended is None:
@@ -164,6 +174,18 @@ def _third(where: Path) -> dict[str, Any]:
 
 def _counting(program: Program, kind: str) -> list[int]:
     return [v.number for v in program.run.versions if v.status == "current" and v.kind == kind]
+
+
+def _calls_of(ground: Ground, what: str) -> list[Call]:
+    """What A calls where nothing disturbs it."""
+
+    def trace() -> list[dict[str, Any]]:
+        faults = Faults("trace")
+        WRITERS[what](ground.work, faults)
+        return [asdict(call) for call in faults.calls]
+
+    ground.reset("explicit")
+    return [Call(**call) for call in Child(trace).result()]
 
 
 # -- a point ------------------------------------------------------------------------------------------
