@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +99,44 @@ else:
 AGENT = '#!/bin/sh\ntest -d nodes/"$1"\n'
 
 
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("levels")
+
+
+Left = Callable[[str, Callable[[], object]], Path]
+
+
 @pytest.fixture
-def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def left(ground: Path, monkeypatch: pytest.MonkeyPatch) -> Left:
+    """`left(name, make)`: a working directory with what `make` left in it when `name` was first asked for; copied, to the same
+    path each time, because runs and places know where they are."""
+
+    def back(name: str, make: Callable[[], object]) -> Path:
+        seed, work = ground / name, ground / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        if not seed.exists():
+            work.mkdir()
+            monkeypatch.chdir(work)
+            make()
+            work.rename(seed)
+        shutil.copytree(seed, work)
+        monkeypatch.chdir(work)
+        return work
+
+    return back
+
+
+@pytest.fixture
+def one(ground: Path, left: Left, monkeypatch: pytest.MonkeyPatch) -> str:
     """A serial run whose version 6 is in this node's memory alone, and version 4 in its store."""
-    monkeypatch.chdir(tmp_path)
-    memory = tmp_path / "memory"
-    memory.mkdir()
-    monkeypatch.setenv("HOLDFAST_NODE_MEMORY", str(memory))
+    monkeypatch.setenv("HOLDFAST_NODE_MEMORY", str(ground / "work" / "memory"))
+    left("one", _one)
+    return "heat"
+
+
+def _one() -> None:
+    Path("memory").mkdir()
     text = """
 import os, signal
 import numpy as np
@@ -123,7 +155,6 @@ for step in run.steps(20, every=holdfast.steps(1)):
     environment = {**os.environ, "PYTHONPATH": SOURCES}
     done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    return "heat"
 
 
 def gone() -> None:
@@ -285,11 +316,12 @@ def test_prune_cleans_places_that_nobody_comes_back_to(one, invoke, document):
 class Nodes:
     """Nodes n0, n1, …, and the commands as a user of the first has them."""
 
-    def __init__(self, directory: Path, mpirun: str, count: int) -> None:
+    def __init__(self, directory: Path, count: int) -> None:
+        mpirun = launcher.find_mpi(os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])).path
         self.directory, self.mpirun = directory, mpirun
         self.names = [f"n{i}" for i in range(count)]
         for name in self.names:
-            (directory / "nodes" / name).mkdir(parents=True)
+            (directory / "nodes" / name).mkdir(parents=True, exist_ok=True)
         (directory / "hosts").write_text("".join(f"{name} slots=1\n" for name in self.names))
         (directory / "program.py").write_text(PROGRAM)
         values = {"python": sys.executable, "mpirun": mpirun, "rank": str(directory / "rank.py"), "tests": str(TESTS)}
@@ -336,8 +368,17 @@ class Nodes:
 @pytest.fixture
 def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    mpirun = launcher.find_mpi(os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])).path
-    return lambda count: Nodes(tmp_path, mpirun, count)
+    return lambda count: Nodes(tmp_path, count)
+
+
+@pytest.fixture
+def killed(left: Left) -> Callable[..., Nodes]:
+    """`killed(far)`: three nodes with a rank on each, all killed at step KILLED; versions go to the run's store by `far`."""
+
+    def back(far: int = 100) -> Nodes:
+        return Nodes(left(f"killed-{far}", lambda: Nodes(Path.cwd(), 3).program(3, KILLED, far)), 3)
+
+    return back
 
 
 def result(ranks: int) -> list[float]:
@@ -348,9 +389,8 @@ def whole() -> list[Damage]:
     return verify("run")
 
 
-def test_a_lost_node_is_salvaged_around(nodes):
-    cluster = nodes(3)
-    cluster.program(3, KILLED)
+def test_a_lost_node_is_salvaged_around(killed):
+    cluster = killed()
     cluster.lose("n1")
     found, _ = cluster.command("plan", "run", "-n", 3)
     assert found["version"] == KILLED and found["silent"] == ["n1"]
@@ -369,10 +409,9 @@ def test_a_lost_node_is_salvaged_around(nodes):
     assert cluster.program(3, -1).split() == ["from", str(KILLED), "result", *map(str, result(3))]
 
 
-def test_too_many_lost_nodes(nodes):
+def test_too_many_lost_nodes(killed):
     """What the run's own store has is told as what remains, with the ranks that are lost."""
-    cluster = nodes(3)
-    cluster.program(3, KILLED, far=4)
+    cluster = killed(4)
     stored = newest_stored()
     cluster.lose("n1", "n2")
     before = tree("run")
@@ -387,9 +426,8 @@ def newest_stored(run: str = "run") -> int:
     return read_catalog(open_store(run, create=False, read_only=True)).lineage[0].number
 
 
-def test_nodes_that_were_not_asked_are_not_called_lost(nodes, document, invoke, monkeypatch):
-    cluster = nodes(3)
-    cluster.program(3, KILLED, far=4)
+def test_nodes_that_were_not_asked_are_not_called_lost(killed, document, invoke, monkeypatch):
+    cluster = killed(4)
     for name in ("n0", None):
         monkeypatch.setenv("HOLDFAST_NODE_MEMORY", f"nodes/{name}")
         monkeypatch.setenv("HOLDFAST_FAILURE_DOMAIN", str(name))
@@ -404,9 +442,8 @@ def test_nodes_that_were_not_asked_are_not_called_lost(nodes, document, invoke, 
     assert found["version"] == KILLED and ONLY_HERE not in found["lines"]
 
 
-def test_damage_and_a_missing_commit_are_gone_around(nodes):
-    cluster = nodes(3)
-    cluster.program(3, KILLED)
+def test_damage_and_a_missing_commit_are_gone_around(killed):
+    cluster = killed()
     data = cluster.file("n2", f"{KILLED:08d}-*/data/r000002")
     data.chmod(0o600)
     with data.open("r+b") as f:
@@ -440,9 +477,8 @@ def test_several_ranks_on_a_node_and_a_node_without_anything(nodes):
         pytest.param("0:error at=2 name=pwrite path=run/versions errno=ENOSPC", id="no room"),
     ][: 4 if "LEVELS_SAMPLE" in os.environ else 2],
 )
-def test_a_second_salvage_succeeds(nodes, fault):
-    cluster = nodes(3)
-    cluster.program(3, KILLED)
+def test_a_second_salvage_succeeds(killed, fault):
+    cluster = killed()
     cluster.lose("n0")
     _, told = cluster.command("salvage", "run", fault=fault, code=1)
     assert ("without a word" in told) == ("kill" in fault), told

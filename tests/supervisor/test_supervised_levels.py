@@ -16,10 +16,11 @@ from campaign.levels_scenes import NEVER, RS, Scene  # noqa: E402
 from campaign.levels_truth import judge_resume  # noqa: E402
 
 XOR = "memory,xor"
+# A loss that the redundancy mends, with no spare for it (the ranks that live resume from their own memory), and one too many,
+# with spares; the first on simulated nodes, wherever the tests are run.
 SAMPLE = [
-    (Scene("memory", "memory", 0, 3), True),  # on simulated nodes, wherever the tests are run
+    (Scene(f"memory,{RS}", "memory", 2, ("node0", "node2"), False, NEVER), True),
     (Scene(XOR, "memory", 1, ("node1", "node3"), True, survives=False), False),
-    (Scene(f"memory,{RS}", "memory", 2, ("node0", "node2"), False, NEVER), False),
 ]
 
 
