@@ -14,8 +14,9 @@ help: ## list the targets
 demo: $(READY) ## heat on 4 ranks: one is killed, the run resumes, the result is compared bit for bit
 	$(PY) examples/demo.py
 
-test: lint ## all tests: static checks, serial, then MPI at 1, 2, 3 and 4 ranks
-	$(PY) -m pytest
+test: lint ## all tests: static checks, serial (two at a time, then those that must be alone), then MPI at 1, 2, 3 and 4 ranks
+	$(PY) -m pytest -n 2 --dist loadfile -m "not alone"
+	$(PY) -m pytest -m alone
 	$(PY) tests/run_mpi.py 1
 	$(PY) tests/run_mpi.py 2
 	$(PY) tests/run_mpi.py 3

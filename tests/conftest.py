@@ -1,9 +1,12 @@
-"""For all tests: one thread per process, the environment of a plain shell, Hypothesis kept moderate."""
+"""For all tests: one thread per process, the environment of a plain shell, Hypothesis kept moderate; which must run alone."""
 
 from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
+
+import pytest
 
 # Before NumPy is imported: its thread pools would compete with ranks and helper processes for the cores.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -27,3 +30,18 @@ settings.load_profile("ci")
 # to collect in it; with one, only it is run.
 LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 collect_ignore = [] if any(v in os.environ for v in LAUNCHER_VARIABLES) else ["mpi"]
+
+# `make test` runs two tests at a time, except these, folders and files, which follow one by one: they start a job of several
+# ranks, which fills the cores by itself, or stand-in nodes with names of their own on this machine, or they measure time or
+# memory. A plain `pytest` runs all tests one by one.
+ALONE = (
+    "benchmarks", "cluster", "examples", "health", "kills", "repair", "supervisor",
+    "cli/test_cli_levels.py", "run/test_run_launch.py", "run/test_run_time_limit.py",
+)  # fmt: skip
+_TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(item.path.is_relative_to(_TESTS / name) for name in ALONE):
+            item.add_marker("alone")
