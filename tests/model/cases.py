@@ -51,6 +51,7 @@ PROTOCOL = [
     _repair("repair: 3 + 1 spare, 2 kills", Crew(3, 1, kills=2)),
     _repair("repair: 3 + 2 spares, 2 kills", Crew(3, 2, kills=2)),
     _repair("repair: 2 + 2 spares, 3 kills", Crew(2, 2, kills=3)),
+    _repair("repair: 2 + 2 spares, 2 kills, nobody watches", Crew(2, 2, kills=2), watches=False),
     _repair("repair: 2 + 2 spares, a kill, a stop, a hang", Crew(2, 2, kills=1, stops=1, hangs=1)),
     _repair("repair: 2 + 3 spares, the network cut", Crew(2, 3, cuts=1)),
     _repair("repair: 2 + 1 spare, a kill, a cut, both halves at the store", Crew(2, 1, kills=1, cuts=1, store=True)),
@@ -85,8 +86,7 @@ MUTATIONS = [
     _store("a version that refers behind a rollback", Writers((2, 1), rollback=True), _DURABLE, whole_after_rollback=False),
     _store("fragments with a root cleaned up", Writers((2, 1)), _WHOLE, cleans_rooted=True),
     _repair("no quorum", Crew(2, 2, cuts=1), _ONE, quorum=False),
-    _repair("spares alone go on", Crew(2, 3, cuts=1), _ONE, one_with_a_role=False),
-    _repair("nobody confirms", Crew(2, 2, kills=2), _WATCHDOG, confirm=False),
+    _repair("nobody confirms, nobody watches", Crew(2, 2, kills=2), _WATCHDOG, confirm=False, watches=False),
     _repair("roles without a roll call: one is taken twice", Crew(2, 2, kills=2), _ANSWER, roll_call=False),
     _repair("a repair that does not begin again", Crew(2, 2, kills=2), _WATCHDOG, reentrant=False),
     _repair("a repair that begins again alone", Crew(2, 2, kills=2), _WATCHDOG, revokes_failed=False),
@@ -107,6 +107,7 @@ MUTATIONS = [
 # the code goes from here.
 FINDINGS = [
     _store("a writer removes the version whose put failed", Writers((2, 1), put_fails=True), _DURABLE, failed_removed=True),
+    _repair("spares alone are a quorum", Crew(2, 3, cuts=1), _ONE, one_with_a_role=False),
     _places("the keeper clears what a salvage has stored", Nodes(1, 1, 1), _STORED, keeper="in place"),
     _places("a keeper's late commit in a salvage", Nodes(1, 1, 1), _STORE, keeper="in place, at once", salvage="in place"),
     _places("a salvage's late commit in the next one", Nodes(1, 1, 2), _STORE, salvage="in place"),

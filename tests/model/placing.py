@@ -86,11 +86,12 @@ class PlaceModel:
         if not any(one >= COMMITTED for one in alive):
             return False
         held = sum(one >= HELD for one in alive)
-        return held == NODES or (held >= NODES - LOSS and sum(one == PROTECTED for one in alive) >= NODES - LOSS)
+        protected = sum(one == PROTECTED for one in alive)
+        return bool(held == NODES or min(held, protected) >= NODES - LOSS)
 
     @staticmethod
     def stored(store: Any, version: int) -> bool:
-        return store[version] is not None and bool(store[version][2])
+        return bool(store[version] and store[version][2])
 
     def newest(self, state: State) -> int:
         """The newest version that counts and can be had; -1 if none."""

@@ -5,7 +5,8 @@ stop (SIGSTOP), which health ends by killing; a call of a repair that never retu
 cut of the network into two halves, which hold each other for dead (one half may be a process alone, which others hold for dead
 and which comes back). Everyone learns of a death or a revocation when it is its turn, so at different times. What MPI promises
 is what is assumed, and no more: a shrink gives all who live the same group, and may have one in it that has died meanwhile;
-every other call may succeed here and fail there.
+every other call may succeed here and fail there. The code shrinks the communicator that the crew was formed with, over and over
+(group/repair/machine.py); a crew's number here is the number of that shrink.
 
 A state is (processes, crews, faults, alarm, store):
 processes  (status, phase, crew, confirmed, role, side); `crew`: the newest that it knows, `confirmed`: the one it works in
@@ -43,7 +44,8 @@ class Rules:
     shrinks_newest: bool = True  # ... and shrinks the newest crew; else the one that was confirmed last
     watchdog: bool = True
     health: bool = True  # what is stopped is killed
-    spares_look: bool = True  # spares see that nobody with a role lives, and do not wait to be called
+    watches: bool = True  # who works sees that the crew is called, whatever communicator it is waiting on (crew.Watcher)
+    spares_look: bool = True  # spares see deaths of those with roles, and do not wait to be called (crew.stand_by)
     fences: bool = True  # the repaired group takes an attempt of its own
     looks_after: bool = True  # who commits looks for a later fence before it reports
 
@@ -233,7 +235,7 @@ class RepairModel:
     def _works(self, state: State, i: int, p: Proc) -> Iterator[Step]:
         crew: Crew = state[1][p.confirmed]
         workers = sum(1 << q for q, role in enumerate(crew.answers[i]) if role != NONE)
-        if crew.work_revoked[p.side]:
+        if crew.work_revoked[p.side] or (crew.revoked[p.side] and self.rules.watches):
             yield self._begin(state, i, p, "is interrupted")
         elif self._lost(state[0], workers, p.side):
             yield self._begin(state, i, p, "sees a death")
@@ -244,8 +246,8 @@ class RepairModel:
             yield self._begin(state, i, p, "is called")
         elif self.rules.spares_look:
             roles = [q for q, role in enumerate(crew.answers[i]) if role != NONE]
-            if all(self._lost(state[0], 1 << q, p.side) for q in roles):
-                yield self._begin(state, i, p, "sees nobody with a role")
+            if any(self._lost(state[0], 1 << q, p.side) for q in roles):
+                yield self._begin(state, i, p, "sees a death")
 
     def _shrink(self, state: State, i: int, p: Proc) -> Iterator[Step]:
         procs, crews = state[0], state[1]
