@@ -174,8 +174,9 @@ class Holder(NamedTuple):
         )
 
 
-def find_holder(store: Store, lease: float) -> Holder | None:
-    """Who holds the run, or None if it is free.
+def find_holder(store: Store, lease: float, repaired: bool = False) -> Holder | None:
+    """Who holds the run, or None if it is free. `repaired`: it is free, too, if the holder belongs to the same start of the
+    program: a group of ranks that has been repaired takes the place of its own attempt.
 
     On this host a process either lives or it does not. Of a holder on another host only its lease tells:
     it counts as living until the lease has not been refreshed for `lease` seconds, by the store's clock, unless our
@@ -191,6 +192,8 @@ def find_holder(store: Store, lease: float) -> Holder | None:
     attempt = read_attempt(store, number, found[number])
     if attempt.where is not None and store.is_copy(attempt.where, RUN_KEY):
         return None  # with its records it has copied its holder's, who holds the original
+    if repaired and attempt.execution is not None and attempt.execution == os.environ.get(EXECUTION):
+        return None
     everyone = {p for p in (attempt.holder, *attempt.processes) if p is not None}
     living = tuple(sorted((p for p in everyone if p.here and p.alive), key=lambda p: p.pid))
     if living:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .agree import from_root, together
 from .base import Group, Pending
-from .choose import launcher_ranks, local_ranks, make_background, make_group
+from .choose import launcher_ranks, local_ranks, make_background, make_group, spare_processes
 from .serial import SERIAL, SerialComm, SerialGroup
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "local_ranks",
     "make_background",
     "make_group",
+    "spare_processes",
     "together",
 ]

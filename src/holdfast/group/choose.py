@@ -15,6 +15,8 @@ SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MV2_COMM_WOR
 
 _LOCAL_VARIABLES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE", "PALS_LOCAL_SIZE")
 
+SPARES = "HOLDFAST_SPARES"
+
 # Slurm's numbers for steps that are no srun: the batch script, interactive and extern steps.
 SLURM_FIRST_SPECIAL_STEP = 0xFFFFFFF0
 
@@ -68,6 +70,11 @@ def launcher_ranks() -> int:
 def local_ranks() -> int:
     """How many ranks share this host, as far as the launcher tells; 1 where it does not (local)."""
     return max((n for name in _LOCAL_VARIABLES if (n := _number(name))), default=1)
+
+
+def spare_processes() -> int:
+    """How many of the processes that the launcher started are to stand by as spares; 0 without a supervisor that says so."""
+    return _number(SPARES) or 0
 
 
 def _number(name: str) -> int | None:

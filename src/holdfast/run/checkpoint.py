@@ -354,6 +354,17 @@ class Writer:
         if self.carry is not None:
             self.carry.close()
 
+    def abandon(self, seconds: float) -> None:
+        """Let go of everything although ranks are lost (local). What is in flight has `seconds` to end; what does not keeps
+        its memory, and a later attempt's fence keeps it from counting."""
+        over = self._flight is None or self._flight.wait(seconds)
+        if self.levels is not None:
+            self.levels.abandon()
+        self.freezing.abandon() if not over else self.freezing.close()
+        self._let_go()
+        if self.carry is not None and over:
+            self.carry.close()
+
     def _let_go(self) -> None:
         bygone, self._bygone = self._bygone, None
         if bygone is not None:

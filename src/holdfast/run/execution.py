@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("holdfast")
 
+_ABANDONED = 2.0  # seconds that what is in flight has to find out that ranks are lost
 _LEAVING = 60.0  # seconds that a program which leaves waits for the version in flight
 
 
@@ -108,6 +109,8 @@ class Execution:
         self.foreign: tuple[StoredFile, ...] = ()  # output files of all ranks, if the restored version had other ranks
         self.levels: Levels | None = None
         self.closers: list[Callable[[], None]] = []
+        self.repairs = 0  # of the group, before this execution
+        self.called_off: Callable[[], bool] | None = None  # whether other ranks are lost, and this one is to leave for the repair
         self._owner = os.getpid()
         self.left = False  # whether the program has said how it ends
         if attempt:
@@ -364,6 +367,16 @@ class Execution:
             log.error("the last version did not become durable: %s", self.writer.failed)
         if self.levels is not None and not self.levels.ended:
             self.levels.drain(seconds)
+
+    def abandon(self) -> None:
+        """Ranks are lost: let go of everything without asking the others. What is in flight fails, or is fenced off (local)."""
+        self.closed = self.left = True
+        self.interrupts.restore()
+        self.files.close()
+        for closer in self.closers:
+            closer()
+        self.writer.abandon(_ABANDONED)
+        self.resume.close()
 
     def close(self) -> None:
         """Release everything (local)."""

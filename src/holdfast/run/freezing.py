@@ -74,6 +74,11 @@ class Freezing:
         if self.capturing.may_be_in_place:
             placing.ahead.prepare_beside(self._whole if whole else min(self._whole, self._most + self._most // 4))
 
+    def abandon(self) -> None:
+        """Give back what the program's memory is bound to; what is in flight still has the rest."""
+        if self._tracking is not None:
+            self._tracking.close()
+
     def close(self) -> None:
         """Give everything back. Only while nothing is in flight."""
         self.capturing.close()

@@ -7,10 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from ..errors import HoldfastError
-from ..group import Group, launcher_ranks
+from ..errors import HoldfastError, UsageError
+from ..group import SERIAL, Group, launcher_ranks, spare_processes
 from .opening import open
 from .run import Run
 
@@ -30,13 +30,18 @@ def launch(main: Callable[[Run], T], url: str | os.PathLike[str], *, comm: Any =
     """
     if comm is None:
         comm = _world()
+    if (spares := spare_processes()) and comm is not SERIAL:
+        from .repairing import launch_with_spares
+
+        _check_world(comm)
+        return launch_with_spares(main, url, comm, spares, open_options)
     run = open(url, comm=comm, **open_options)
     try:
         with run:
             return main(run)
     except BaseException as error:
-        if run._x.group.size > 1 and not _all_raised(run._x.group):
-            _leave(error)
+        if run._x.group.size > 1 and not all_raised(run._x.group):
+            leave_alone(error)
         raise
 
 
@@ -48,7 +53,17 @@ def _world() -> Any:
     return None
 
 
-def _all_raised(group: Group) -> bool:
+def _check_world(comm: Any) -> None:
+    from mpi4py import MPI
+
+    if MPI.Comm.Compare(comm, MPI.COMM_WORLD) != MPI.IDENT:
+        raise UsageError(
+            "This program was started with spares (holdfast run --spares), which take the places of ranks of MPI.COMM_WORLD. "
+            "holdfast.launch was given another communicator. Nothing was started. Leave comm or --spares out."
+        )
+
+
+def all_raised(group: Group) -> bool:
     """Whether every rank comes here within a few seconds.
 
     Asked by a nonblocking maximum on the library's own communicator, which can't be taken for one of the program's: -1 is
@@ -65,7 +80,8 @@ def _all_raised(group: Group) -> bool:
     return False
 
 
-def _leave(error: BaseException) -> None:
+def leave_alone(error: BaseException) -> NoReturn:
+    """Print the error and end this process alone, at once."""
     import traceback
 
     traceback.print_exception(type(error), error, error.__traceback__)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..catalog import Loop
-from ..errors import MismatchError, UsageError
+from ..errors import MismatchError, RankError, UsageError
 from ..policy import Every
 from .pacing import Pacer
 
@@ -90,6 +90,8 @@ class Loops:
                 at[name] = step
                 if name in within:
                     self._forget_inner(name)
+                if run.called_off is not None and run.called_off():
+                    raise RankError(f"Ranks are lost: step {step} is not begun. What was committed is intact.")
                 decision = decide(step, run.requested)
                 if decision is not None:
                     if run.rollback is not None:

@@ -15,7 +15,7 @@ from ..errors import ConfigError, DamageError, MismatchError, RunInUseError, Usa
 from ..format import decode_record, encode_record
 from ..format.keys import RUN_KEY
 from ..format.records import FORMAT, RECORD_LIMIT
-from ..group import SERIAL, Group, from_root, launcher_ranks, make_background, make_group, together
+from ..group import SERIAL, Group, from_root, launcher_ranks, make_background, make_group, spare_processes, together
 from ..policy import Keep
 from ..store import KeyMissingError, Store, open_store
 from .execution import Execution
@@ -55,9 +55,28 @@ def open(
 
     Raises ConfigError, UsageError, RunInUseError, MismatchError (params, ranks), StorageError, DamageError.
     """
+    return open_run(url, comm, params, config, mode, {"keep": keep, "on_error": on_error, "takeover": takeover, **options})
+
+
+def open_run(
+    url: str | os.PathLike[str],
+    comm: Any = None,
+    params: Mapping[str, Any] | None = None,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    mode: str = "a",
+    options: Mapping[str, Any] | None = None,
+    repairs: int | None = None,
+) -> Run:
+    """What `open` does. `repairs`: how often the ranks' group has been repaired, after which it takes the place of its own
+    attempt; None where the program itself opens the run."""
     if not isinstance(url, (str, os.PathLike)):
         raise UsageError(f"holdfast.open({url!r}): a path or a file:// URL is needed.")
-    chosen = load({"keep": keep, "on_error": on_error, "takeover": takeover, **options}, config)
+    chosen = load(dict(options or {}), config)
+    if repairs is None and mode == "a" and spare_processes():
+        raise UsageError(
+            "This program was started with spares (holdfast run --spares), which only holdfast.launch can put in the place of "
+            "lost ranks. Nothing was started. Call holdfast.launch(main, url), or leave --spares out."
+        )
     if mode not in ("a", "r"):
         raise ConfigError(f"holdfast.open(mode={mode!r}): 'a' (resume or begin) or 'r' (read only) is needed.")
     if comm is None and mode == "a" and (n := launcher_ranks()) > 1:
@@ -69,7 +88,7 @@ def open(
     group = make_group(comm, chosen.timeout)
     if mode == "r":
         return Run(_open_readonly(url, group, chosen))
-    return Run(_open(url, group, chosen, _plain(params)))
+    return Run(_open(url, group, chosen, _plain(params), bool(repairs)))
 
 
 def _open_readonly(url: str | os.PathLike[str], group: Group, options: Options) -> Execution:
@@ -82,10 +101,10 @@ def _open_readonly(url: str | os.PathLike[str], group: Group, options: Options) 
 
 
 def _open(
-    url: str | os.PathLike[str], group: Group, options: Options, params: dict[str, Any] | None
+    url: str | os.PathLike[str], group: Group, options: Options, params: dict[str, Any] | None, repaired: bool
 ) -> Execution:
     # Rank 0 makes the place and looks; the others open it when it is there.
-    told = from_root(group, "opening the run", lambda: _prepare(url, options))
+    told = from_root(group, "opening the run", lambda: _prepare(url, options, repaired))
     assert isinstance(told, dict)
     where, known = told["where"], [(kind, root) for kind, root in told["places"]]
     error: Exception | None = None
@@ -136,7 +155,7 @@ def _open(
     return execution
 
 
-def _prepare(url: str | os.PathLike[str], options: Options) -> dict[str, Any]:
+def _prepare(url: str | os.PathLike[str], options: Options, repaired: bool) -> dict[str, Any]:
     """On rank 0: the directory, the run's identity, and nobody else in it. Returns its absolute path, the run's id, and the
     places on nodes that its attempts had."""
     store = open_store(url, create=True)
@@ -149,7 +168,7 @@ def _prepare(url: str | os.PathLike[str], options: Options) -> dict[str, Any]:
         )
     store.sync_root()
     run = _identify(store)
-    holder = find_holder(store, options.lease)
+    holder = find_holder(store, options.lease, repaired)
     if holder is not None:
         grace = os.environ.get("HOLDFAST_SUPERVISED")
         if grace and holder.living:

@@ -225,6 +225,11 @@ class Run:
         return self._x.writer.attempt
 
     @property
+    def repairs(self) -> int:
+        """How often lost ranks were replaced by spares since the program started (see `holdfast.launch`)."""
+        return self._x.repairs
+
+    @property
     def versions(self) -> list[Version]:
         """Every version there is, newest first: number, kind, status, step, parent, attempt, time, bytes (local).
 

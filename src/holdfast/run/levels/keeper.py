@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from ...errors import FencedError, HoldfastError
+from ...errors import FencedError, HoldfastError, RankError
 from ...group import from_root, together
 from .copier import Abandoned, ToPlace, ToStore
 from .placed import Placed
@@ -94,6 +94,13 @@ class Keeper:
             self._waiting.append(None)
             self._changed.notify_all()
 
+    def abandon(self) -> None:
+        """Begin nothing more (local). What is being copied ends when it next asks the others."""
+        with self._changed:
+            self.broken = True
+            self._waiting.clear()
+            self._changed.notify_all()
+
     # -- in the thread ----------------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -102,14 +109,17 @@ class Keeper:
         step_back()
         while True:
             with self._changed:
-                while not self._waiting:
+                while not self._waiting and not self.broken:
                     self._changed.wait(60.0)
+                if self.broken:
+                    return
             try:
                 if not self._next():
                     return
             except HoldfastError as error:
                 # Not of the work, which is told to all and gone on from, but of the agreement: the ranks are apart.
-                self._tell("keeper", f"versions are not copied from the nodes any more: {error}")
+                if not self.broken:
+                    self._tell("keeper", f"versions are not copied from the nodes any more: {error}")
                 with self._changed:
                     self.broken = True
                     self._waiting.clear()
@@ -136,8 +146,10 @@ class Keeper:
     def _decide(self) -> str:
         """On rank 0: take what is next. What is taken can't be superseded any more."""
         with self._changed:
-            while not self._waiting:  # superseded just now
+            while not self._waiting and not self.broken:  # superseded just now
                 self._changed.wait(60.0)
+            if self.broken:
+                raise RankError("ranks were lost while versions were copied. Those that have been committed are intact.")
             self._busy = self._waiting.pop(0)
             return _name(self._busy)
 
@@ -146,7 +158,7 @@ class Keeper:
         end = time.monotonic() + self._timeout
         with self._changed:
             while not (found := [p for p in self._waiting if _name(p) == name]):
-                if time.monotonic() > end:
+                if time.monotonic() > end or self.broken:
                     return None
                 self._changed.wait(0.1)
             self._waiting.remove(found[0])
@@ -220,6 +232,11 @@ class Keepers:
         """See `Keeper.finish`."""
         end = time.monotonic() + seconds
         return all([k.finish(max(0.0, end - time.monotonic())) for k in self.each])
+
+    def abandon(self) -> None:
+        """See `Keeper.abandon`."""
+        for k in self.each:
+            k.abandon()
 
     def end(self) -> None:
         """See `Keeper.end`."""

@@ -218,6 +218,13 @@ class Placing:
             log.warning("%s", text)
         self._told.add(what)
 
+    def abandon(self) -> None:
+        """Ranks are lost: nothing comes to a place or is copied any more (local)."""
+        self.open = False
+        self.ahead.close()
+        if self.keeper is not None:
+            self.keeper.abandon()
+
     def end(self, seconds: float) -> None:
         """The program leaves: no version comes to a place any more, and none is copied (by all ranks)."""
         self.open = False

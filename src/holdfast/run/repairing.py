@@ -1,0 +1,201 @@
+"""Main called again after a repair: the ranks that are left and a spare go on, restored, with the same ranks and size.
+
+Who notices a failure, by an error of MPI or of the library, lets go of the run, calls for a repair and joins it. Then `main` is
+called again on all ranks as at a start: the run is opened, as an attempt of its own, and restored from the newest version
+that can be had, memory first. So a rank that was taken for dead and comes back finds a later attempt's fence.
+
+What nobody died of is the program's own, and is not repaired: an error that all ranks raise, or that one raises alone while all
+others live. Nor is what happens twice at the same step without a version in between.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from ..catalog import End, put_end
+from ..errors import EXIT_REPAIR, DeadlineError, HoldfastError, Interrupted, RankError, RepairError
+from ..group import make_group, together
+from ..group.repair import Crew, leave_after_repair
+from ..units import seconds_text
+from .launch import all_raised, leave_alone
+from .opening import open_run
+from .run import Run
+
+log = logging.getLogger("holdfast")
+T = TypeVar("T")
+
+FORM_SECONDS = 120.0  # for all processes to come to their first call
+STEP_SECONDS = 10.0  # for each step of a repair
+WHOLE_SECONDS = 30.0  # for all of it, and for the last rank to come to it from what it was computing
+NOTICE_SECONDS = 1.0  # in which a failure that an error comes from shows; MPI takes 20 to 40 ms
+REPEATS = 2  # failures at the same step, from the same version: the next repair would not help
+
+
+@dataclass
+class _Past:
+    """What this process knows of the execution before. `at`: the version and the step that it failed at; `times`: how often
+    in a row; `own`: what it raised by itself, while all others lived."""
+
+    at: tuple[int, int] = (-1, -1)
+    times: int = 0
+    own: BaseException | None = None
+
+    def failed(self, run: Run | None) -> None:
+        """The execution `run` has failed; None: it was not opened yet."""
+        if run is None:
+            return
+        x = run._x
+        at = (x.newest or 0, -1 if x.step is None else x.step)
+        self.times = self.times + 1 if at == self.at else 1
+        self.at = at
+
+
+def launch_with_spares(
+    main: Callable[[Run], T], url: str | os.PathLike[str], world: Any, spares: int, options: Mapping[str, Any]
+) -> T:
+    """`launch` on a world of which the last `spares` processes have no rank yet (collective over it). A spare that was not
+    needed leaves the program here."""
+    crew = Crew.form(world, world.Get_size() - spares, timeout=FORM_SECONDS)
+    if crew.reason is not None and crew.rank == 0:
+        log.warning("the spares are of no use here: %s. A lost rank ends the job, which is started again.", crew.reason)
+    past, began = _Past(), 0.0
+    try:
+        while True:
+            if crew.rank is None:
+                _warm()
+                if not crew.stand_by(lambda: None):
+                    raise SystemExit(0)
+            else:
+                run: Run | None = None
+                try:
+                    run = _reopen(url, crew, past, began, options)
+                    value = main(run)
+                    run.__exit__(None, None, None)
+                    return value
+                except BaseException as error:
+                    if not _called_off(crew, error):
+                        _by_itself(crew, past, run, error)  # raises it, unless the others are to hear of it first
+                    past.failed(run)
+                    if run is not None:
+                        run._x.abandon()
+            began = time.monotonic()
+            _repair(crew)
+    finally:
+        if crew.rank == 0:
+            crew.dismiss()
+        crew.close()
+
+
+def _reopen(url: str | os.PathLike[str], crew: Crew, past: _Past, began: float, options: Mapping[str, Any]) -> Run:
+    """The run for this execution; after a repair only if that can help (collective over those with a rank)."""
+    known = dict(options)
+    params, config, mode = known.pop("params", None), known.pop("config", None), known.pop("mode", "a")
+    if crew.repairs:
+        group = make_group(crew.comm, STEP_SECONDS)
+        told: Any = together(group, "going on after a repair", [past.times, _shown(past.own) if past.own else ""])
+        past.times = max(int(times) for times, _ in told)
+        if past.own is not None:
+            raise past.own
+        for rank, (_, text) in enumerate(told):
+            if text:
+                raise RankError(f"Rank {rank} failed with {text}. What was committed is intact.", rank=rank)
+        if past.times >= REPEATS:
+            raise RankError(
+                f"Ranks were lost {past.times} times in a row at step {past.at[1]}, from the same version: it is taken for the "
+                "program's own failure and not repaired again. What was committed is intact."
+            )
+    run = open_run(url, crew.comm, params, config, mode, known, crew.repairs)
+    run._x.repairs, run._x.called_off = crew.repairs, lambda: crew.revoked
+    if crew.repairs and crew.rank == 0:
+        lost = ", ".join(map(str, crew.lost)) or "none"
+        log.warning(
+            "repaired in %s: rank %s replaced, %d spares left; attempt %d goes on",
+            seconds_text(time.monotonic() - began), lost, crew.spares, run.attempt,
+        )  # fmt: skip
+    return run
+
+
+def _called_off(crew: Crew, error: BaseException) -> bool:
+    """Whether the error comes from a failure of other ranks, that is: whether a repair is called for, soon."""
+    if not crew.repairable or isinstance(error, (Interrupted, KeyboardInterrupt, SystemExit)):
+        return False
+    patience = NOTICE_SECONDS if _from_outside(error) else 0.0
+    until = time.monotonic() + patience
+    while not crew.revoked:
+        if crew.gone:
+            crew.revoke()
+        elif time.monotonic() >= until:
+            return False
+        else:
+            time.sleep(0.002)
+    return True
+
+
+def _from_outside(error: BaseException | None) -> bool:
+    """Whether MPI, or waiting for other ranks, has to do with it, as the program may have put it into words of its own."""
+    mpi = sys.modules["mpi4py.MPI"]
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, (mpi.Exception, RankError, DeadlineError)):
+            return True
+        if isinstance(error, HoldfastError) and any(c.type in ("RankError", "DeadlineError") for c in error.causes):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _by_itself(crew: Crew, past: _Past, run: Run | None, error: BaseException) -> None:
+    """An error that no lost rank has to do with: raised here if all ranks have raised one; else all are to hear of it."""
+    if run is None or all_raised(run._x.group):
+        if run is not None:
+            run.__exit__(type(error), error, error.__traceback__)
+        raise error
+    x = run._x
+    if not crew.repairable:
+        leave_alone(error)
+    past.own = error
+    log.error("rank %s failed alone: %s", crew.rank, _shown(error))
+    end = End("failed", time.time(), x.newest, x.step, None, f"rank {crew.rank}: {_shown(error)}")
+    try:
+        put_end(x.store, x.writer.attempt, end)
+    except HoldfastError as failed:
+        log.warning("how the attempt ended could not be recorded: %s", failed.message)
+    crew.revoke()
+
+
+def _shown(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _repair(crew: Crew) -> None:
+    leave_after_repair()
+    try:
+        crew.repair(STEP_SECONDS, WHOLE_SECONDS)
+    except RepairError as error:
+        _relaunch(error)
+
+
+def _relaunch(error: RepairError) -> NoReturn:
+    """Leave, so that the job is started again: other ranks do the same, or are ended by who started them."""
+    print(f"holdfast: {error.message}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(0.1)  # let the launcher forward what was printed
+    os._exit(EXIT_REPAIR)
+
+
+def _warm() -> None:
+    """Have at hand what a rank needs to open and restore a run: a spare has nothing else to do."""
+    from .. import recovery  # noqa: F401
+    from ..capture import tracker  # noqa: F401
+    from . import levels, resume  # noqa: F401
+
+
+__all__ = ["launch_with_spares"]
