@@ -15,7 +15,7 @@ from .phases import LEAVING, LEFT, STORAGE, WAITING
 from .processes import GONE, UNKNOWN
 
 PERIOD = 0.1  # seconds between a process's beats, and between its looks
-SELF = 2.0  # seconds for the others to find one's own program hung first: what a process tells of itself goes down with it
+SELF = 2.0  # seconds for others to find one's own program hung: what a process tells of itself goes down with it
 LATE = 1.0  # seconds between two looks from which on the watcher asks itself whether it slept
 
 _DEAD = frozenset({GONE, "Z", "X", "x"})
@@ -97,8 +97,7 @@ def judge(
 
     Each is said once for a process: died (gone, a zombie, or another process has its number), stopped (state T for longer
     than `limits.stopped`; a debugger's t is not), stalled (no progress for `limits.stall` at two looks), silent (no beat,
-    and can't be looked at). Nothing is said of those that have left, and nothing but died and silent of the watcher's self
-    or of who leaves.
+    and can't be looked at). Nothing is said of those that have left.
     """
     seen = [s for s in seen if s.pid and s.start and s.phase != LEFT]
     slept = (
@@ -107,8 +106,7 @@ def judge(
         or _slept(now - before.at, own.cpu - before.cpu, seen, before.beats, own.slot)
     )
     told = set(before.told)
-    # After a verdict the others repair, or wait for who is to be killed: their times begin anew, or they would follow it.
-    anew = max([now if slept else before.anew, *(s.told_at for s in seen if s.told)])
+    anew = now if slept else before.anew
     verdicts: list[Verdict] = []
 
     def say(kind: str, one: Seen, detail: str) -> None:
@@ -130,7 +128,7 @@ def judge(
             continue
         if one.slot == own.slot:
             pass  # it runs: it is looking
-        elif one.state == "T" and not own.suspended:
+        elif one.state == "T":
             since = halted[key] = now if slept else before.halted.get(key, now)
             if now - since >= limits.stopped:
                 say("stopped", one, f"for {now - since:.1f} s, in state T")
@@ -147,8 +145,8 @@ def judge(
     for one in _hindmost(stalled.values()):
         where = f" since step {one.step}" if one.step >= 0 else ""
         say("stalled", one, f"none for {now - one.progress_at:.1f} s{where}")
-    if verdicts:
-        anew = now
+    if any(v.kind != "silent" for v in verdicts):
+        anew = now  # the others repair, or wait for who is to be killed: they would follow it
     beats = {(s.pid, s.start): s.beats for s in seen}
     return verdicts, Memory(now, own.cpu, beats, anew, halted, suspects, frozenset(t for t in told if t[0] in beats))
 
@@ -169,11 +167,11 @@ def _is_dead(one: Seen) -> bool:
 def _may_stall(one: Seen, own: Own) -> bool:
     """Only of those that were looked at, so that a few watchers act and not all; and of oneself.
 
-    Who waits for other ranks in the library has a deadline there, and it is another's fault. Storage has deadlines of its
-    own, which count bytes: a call that the kernel can't interrupt, made for storage, is theirs. Who is traced, is being
-    looked at by a person; who is stopped, is judged as stopped.
+    A spare has nothing to do. Who waits for other ranks in the library has a deadline there, and it is another's fault.
+    Storage has deadlines of its own, which count bytes: a call that the kernel can't interrupt, made for storage, is
+    theirs. Who is traced, is being looked at by a person; who is stopped, is judged as stopped.
     """
-    if one.phase in (WAITING, LEAVING) or own.suspended:
+    if one.rank < 0 or one.phase in (WAITING, LEAVING):
         return False
     if one.phase in STORAGE and one.state == _STORAGE_WAIT:
         return False

@@ -67,7 +67,8 @@ def _remove_if_over(path: str, ours: Identity) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held: someone is joining
         identity = Identity.parse(os.pread(fd, COUNT_AT, 0))
-        if left_alone(fd, ours) and identity != ours:
+        # What does not say the name it bears is no board of ours, whoever put it there.
+        if identity not in (None, ours) and identity.name == os.path.basename(path) and left_alone(fd, ours):
             remove(path)
     finally:
         os.close(fd)
