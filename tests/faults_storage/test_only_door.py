@@ -38,11 +38,14 @@ ALLOWED = {
     ("engine/helper/process.py", "_on_share"): "closes the descriptor of shared memory",
     ("engine/helper/protection.py", "__init__"): "reads /proc/PID/maps",
     ("engine/helper/spawn.py", "*"): "descriptors between the program and its helper process",
+    ("group/repair/means.py", "*"): "reads /proc/self/maps for MPI's library",
+    ("group/repair/watchdog.py", "*"): "writes the last words of a process that leaves to stderr",
     ("state/pickled.py", "_fill"): "names numpy.memmap so as to refuse it",
 }
 # Whole folders that never write a run's storage themselves.
 OUTSIDE = {
     "capture": "memory: /proc/self, userfaultfd, shared memory without a name",
+    "health": "a node's memory: its board and stacks; /proc",
     "supervisor": "starts programs, reads /proc and its own report file and pipes",
     "cli": "speaks to people",
 }

@@ -84,7 +84,14 @@ def _seconds(ctx: click.Context, param: click.Parameter, given: str | None) -> f
     metavar="TIME",
     help="Have left by then, with a last checkpoint: 2h, 90min, 5400. [default: as long as Slurm gives]",
 )
-@click.option("--spares", "spare_ranks", type=click.IntRange(min=0), default=0, hidden=True)
+@click.option(
+    "--spares",
+    "spare_ranks",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="K",
+    help="Start K processes more, which take the places of ranks that die (Open MPI 5, programs that use holdfast.launch).",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No account of what happens on stderr.")
 @click.option("--report", type=click.Path(dir_okay=False), help="Write a JSON report to this file at the end.")
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGS]...")
@@ -113,6 +120,9 @@ def run(
     With a time limit, given or Slurm's, the program takes a last checkpoint early enough, by what its checkpoints have taken,
     and leaves; what has not left when a given limit is over is ended (87). When two attempts get nowhere, the third goes on
     from the version before; when that gets no further, it gives up (88). An error that would come again ends it at once.
+
+    With spare processes, ranks that die or hang are replaced while the job goes on: a tenth of a second instead of a start.
+    Where that does not work out, the program is started again.
 
     With a hostfile, nodes that do not answer before a start (asked as mpirun would, by ssh or by the agent that it is told
     to use) are replaced by spares; without spares the ranks are dealt over the nodes that are left. The program's

@@ -32,7 +32,8 @@ T = TypeVar("T")
 
 FORM_SECONDS = 120.0  # for all processes to come to their first call
 STEP_SECONDS = 10.0  # for each step of a repair
-WHOLE_SECONDS = 30.0  # for all of it, and for the last rank to come to it from what it was computing
+WHOLE_SECONDS = 10.0  # for all of it, and for the last rank to come to it from what it was computing
+PART_SECONDS = 10.0  # for all ranks to leave together
 NOTICE_SECONDS = 1.0  # in which a failure that an error comes from shows; MPI takes 20 to 40 ms
 REPEATS = 2  # failures at the same step, from the same version: the next repair would not help
 
@@ -87,9 +88,7 @@ def launch_with_spares(
             began = time.monotonic()
             _repair(crew)
     finally:
-        if crew.rank == 0:
-            crew.dismiss()
-        crew.close()
+        _part(crew)
 
 
 def _reopen(url: str | os.PathLike[str], crew: Crew, past: _Past, began: float, options: Mapping[str, Any]) -> Run:
@@ -168,6 +167,22 @@ def _by_itself(crew: Crew, past: _Past, run: Run | None, error: BaseException) -
     except HoldfastError as failed:
         log.warning("how the attempt ended could not be recorded: %s", failed.message)
     crew.revoke()
+
+
+def _part(crew: Crew) -> None:
+    """The program leaves: all ranks know of it, then the spares, before anyone goes, which would look like a loss."""
+    if crew.rank is not None:
+        try:
+            with_all = make_group(crew.comm, PART_SECONDS)
+            with_all.begin_max(0).wait()
+            if crew.rank == 0:
+                crew.dismiss()
+            with_all.begin_max(0).wait()
+        except HoldfastError as error:  # a rank was lost on its way out; what the run had to say is on record
+            log.debug("the ranks did not leave together: %s", error.message)
+            if crew.rank == 0:
+                crew.dismiss()
+    crew.close()
 
 
 def _shown(error: BaseException) -> str:

@@ -115,7 +115,8 @@ class Running:
         runs = facts.gather(owner.urls, self.opened, self.name)
         first_dead = self.watch.first_dead
         return facts.Execution(
-            self.number, began, ended, code, runs, cleared, first_dead, stillborn=stillborn, overdue=self.overdue
+            self.number, began, ended, code, runs, cleared, first_dead, stillborn=stillborn, overdue=self.overdue,
+            spares=owner.spares,
         )
 
     def _turn(self, child: Child) -> None:

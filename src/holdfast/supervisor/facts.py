@@ -70,7 +70,7 @@ class Execution:
     what was started (negative: the signal that killed it), whether the supervisor ended it or what was left of it
     unasked (`cleared`), the rank that was seen to die first and its pid, its runs, the nodes in use that gave no answer
     afterwards (`lost_nodes`), whether the launcher never came to start a rank (`stillborn`), whether it was ended because the
-    time limit was over (`overdue`), and what was taken back before it (`falls`)."""
+    time limit was over (`overdue`), what was taken back before it (`falls`), and how many spares its ranks had (`spares`)."""
 
     number: int
     began: float
@@ -83,6 +83,7 @@ class Execution:
     stillborn: bool = False
     overdue: bool = False
     falls: tuple[Fall, ...] = ()
+    spares: int = 0
 
     @property
     def gained(self) -> bool:

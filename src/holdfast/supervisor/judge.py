@@ -262,6 +262,8 @@ def _violent(last: Execution, serial: bool) -> bool:
     """
     if last.cleared or last.code < 0 or last.lost_nodes:
         return True
+    if last.spares and any(run.end is not None and run.end.outcome == "interrupted" for run in last.runs):
+        return False  # ranks that were lost and replaced before are in mpirun's code too; it asks nobody to end, then
     return _signal_name(last.code - 128) is not None if serial else last.code not in _INTERRUPTED
 
 

@@ -147,9 +147,12 @@ class Crew:
         """
         parent = os.getppid()
         while True:
+            # First: those who have told us that all is done leave next, which looks like a loss.
+            if self._dismissed():
+                return False
             if self._called_off or self._look():
                 return True
-            if self._dismissed() or os.getppid() != parent or self._alone():
+            if os.getppid() != parent or self._alone():
                 return False
             idle()
             time.sleep(STAND_BY_SECONDS)
