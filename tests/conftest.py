@@ -45,3 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(item.path.is_relative_to(_TESTS / name) for name in ALONE):
             item.add_marker("alone")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many points of faults were tried, as tests tell by this property; from all processes that ran some."""
+    reports = [report for kind in terminalreporter.stats.values() for report in kind if hasattr(report, "user_properties")]
+    lines = [line for r in reports if r.when == "teardown" for name, line in r.user_properties if name == "points of faults"]
+    if lines:
+        terminalreporter.section("points of faults tried")
+        for line in lines:
+            terminalreporter.write_line(line)

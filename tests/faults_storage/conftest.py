@@ -1,17 +1,16 @@
-"""Where the faults are played, and their numbers in the terminal summary."""
+"""Where the faults are played, and how many they were."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 MEMORY = Path("/dev/shm")
-_SAID = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +25,9 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def say(request: pytest.FixtureRequest) -> list[str]:
-    """Lines put here are printed at the end of the test run: how many points were tried."""
-    return request.config.stash.setdefault(_SAID, [])
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash.get(_SAID, [])
-    if lines:
-        terminalreporter.section("points of faults tried")
-        for line in lines:
-            terminalreporter.write_line(line)
+def say(record_property: Callable[[str, object], None]) -> Iterator[list[str]]:
+    """Lines put here are printed at the end of the test run (tests/conftest.py): how many points were tried."""
+    lines: list[str] = []
+    yield lines
+    for line in lines:
+        record_property("points of faults", line)

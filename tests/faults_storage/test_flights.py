@@ -1,5 +1,6 @@
 """Versions in flight: the faults of a checkpoint tried again while the program computes and changes its state, for each way of
-capturing it and of leaving out what has not changed. A sample; `make campaign` tries every point of every variant (part E).
+capturing it and of leaving out what has not changed. A sample: each fourth or sixth call, from a random one on. `make campaign`
+tries every point of every variant (part E).
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ def can_freeze() -> bool:
 def test_killed_at_a_storage_call(ground: Path, say: list[str], variant: str) -> None:
     """Restored is the state at the call, whatever the program has done to it since; or, before the commit is named, the version
     before. What the new one refers to is there, what the deletion of a chain has left is no harm."""
-    points = run_campaign("fs_kills", ground.with_name(f"flight-{variant}"), "small", "flight", variant=variant, sample=4)
+    points = run_campaign("fs_kills", ground.with_name(f"flight-{variant}"), "small", "flight", variant=variant, sample=6)
     say.append(f"killed in flight, {variant}: {points['kill']} calls, {points['torn']} of them also half done")
-    assert points["kill"] >= 10
+    assert points["kill"] >= 7
 
 
 @pytest.mark.parametrize(
@@ -36,10 +37,10 @@ def test_killed_at_a_storage_call(ground: Path, say: list[str], variant: str) ->
 def test_a_storage_call_fails(ground: Path, say: list[str], variant: str, mode: str) -> None:
     """The handle has the error and is not durable; the next call of the program raises it; the one after that succeeds."""
     where = ground.with_name(f"flight-{variant}-{mode}")
-    sample = 1 if mode == "short" else 4
+    sample = 1 if mode == "short" else 6
     points = run_campaign("fs_errors", where, "small", mode, "flight", variant=variant, sample=sample)
     say.append(f"{mode} in flight, {variant}: {sum(points.values())} points, {points['error']} reported")
-    assert points["error"] >= (3 if mode == "short" else 4)
+    assert points["error"] >= 3
 
 
 @pytest.mark.parametrize(("what", "variant"), [("flight", "chain"), ("flight", "pages"), ("flight, rollback", "chain")])
@@ -59,6 +60,6 @@ def test_the_helper_goes_wrong(ground: Path, say: list[str], variant: str, mode:
     if variant == "cow" and not can_freeze():
         pytest.skip("memory can't be frozen here: `cow` copies, without a helper")
     where = ground.with_name(f"helper-{variant}-{mode.split()[0]}")
-    points = run_campaign("fs_helper", where, "large", mode, variant=variant, sample=4)
+    points = run_campaign("fs_helper", where, "large", mode, variant=variant, sample=6)
     say.append(f"helper process, {variant}, {mode}: {points['failed']} versions failed, {points['durable']} durable")
     assert points["failed"] >= 1
