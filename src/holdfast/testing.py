@@ -136,6 +136,9 @@ class StoreTests:
             lambda: store.exists(key),
             lambda: store.delete(key),
             lambda: store.delete_tree(key),
+            lambda: store.delete_unless(key, "k"),
+            lambda: store.move(key, "k"),
+            lambda: store.move("k", key),
             lambda: store.touch(key),
             lambda: store.age(key),
             lambda: store.owner_is_me(key),
@@ -341,6 +344,76 @@ class StoreTests:
             thread.join(30)
         assert failed == []
         assert store.list("") == []
+
+    def test_delete_unless(self, store: Store) -> None:
+        for key in ("v/1/data/r0", "v/1/index", "v/2/data/r0", "v/2/commit"):
+            store.put(key, key.encode())
+        assert store.delete_unless("v/1", "commit")
+        assert not store.delete_unless("v/2", "commit")
+        assert store.delete_unless("v/3", "commit")
+        assert store.delete_unless("x/y/z", "commit")
+        assert [key for key, _ in store.tree("")] == ["v/2/commit", "v/2/data/r0"]
+        store.put("v/1/data/r0", b"again")
+        assert self.raw_get(store, "v/1/data/r0") == b"again"
+
+    # -- whole names
+
+    def test_move_takes_all_to_a_free_name(self, store: Store) -> None:
+        for key in ("in/1/v/data/r0", "in/1/v/commit", "in/1/w/k"):
+            store.put(key, key.encode())
+        with store.create("in/1/v/large", 10_000) as writer:
+            writer.write(0, _pattern(10_000))
+            writer.finish()
+        store.move("in/1/v", "v/1")
+        assert store.get("v/1/commit", 100) == self.raw_get(store, "v/1/commit") == b"in/1/v/commit"
+        assert self.raw_get(store, "v/1/large") == _pattern(10_000).tobytes()
+        assert [key for key, _ in store.tree("")] == ["in/1/w/k", "v/1/commit", "v/1/data/r0", "v/1/large"]
+        assert not store.exists("in/1/v/commit")
+        store.put("in/1/v/commit", b"anew")  # both names can be written to again
+        store.put("v/1/more", b"1")
+        assert store.list("in/1") == ["v", "w"]
+
+    def test_move_never_replaces(self, store: Store) -> None:
+        for key in ("a/k", "b/l", "c"):
+            store.put(key, key.encode())
+        for target in ("b", "c"):
+            with pytest.raises(KeyExistsError) as caught:
+                store.move("a", target)
+            assert caught.value.file == target
+        assert [key for key, _ in store.tree("")] == ["a/k", "b/l", "c"]
+
+    def test_move_of_nothing(self, store: Store) -> None:
+        store.put("a/k", b"")
+        for source in ("b", "a/c", "x/y"):
+            with pytest.raises(KeyMissingError) as caught:
+                store.move(source, "z")
+            assert caught.value.file == source
+        assert store.list("") == ["a"]
+
+    def test_move_has_one_winner(self, store: Store) -> None:
+        for n in range(4):
+            store.put(f"in/{n}/k", b"%d" % n)
+        won: list[int] = []
+        others: list[BaseException] = []
+        start = threading.Barrier(4)
+
+        def contend(number: int) -> None:
+            start.wait(30)
+            try:
+                store.move(f"in/{number}", "v/1")
+                won.append(number)
+            except KeyExistsError as error:
+                others.append(error)
+
+        threads = [threading.Thread(target=contend, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert (len(won), len(others)) == (1, 3)
+        assert self.raw_get(store, "v/1/k") == b"%d" % won[0]
+        assert store.list("v/1") == ["k"]
+        assert store.list("in") == [str(n) for n in range(4) if n not in won]
 
     # -- time, durability, owner
 

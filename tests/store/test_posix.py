@@ -134,6 +134,94 @@ def test_get_takes_four_calls(store):
     assert inside(trace, store)[-4:] == ["open a/k", "fstat a/k", "pread a/k", "close a/k"]
 
 
+def test_move_is_one_rename_made_durable_at_both_ends(store):
+    store.put("in/1/v/k", b"x")
+    store.put("versions/o/k", b"x")
+    with Faults(match=named("rename_new", "rename", "fsync", "unlink")) as trace:
+        store.move("in/1/v", "versions/v")
+    assert inside(trace, store) == ["rename_new in/1/v -> versions/v", "fsync versions", "fsync in/1"]
+
+
+@pytest.fixture(params=[errno.EINVAL, errno.ENOSYS])
+def no_flags(request, monkeypatch):
+    """A file system that knows no rename that does not replace."""
+
+    def refuse(old, new):
+        raise OSError(request.param, os.strerror(request.param), old, None, new)
+
+    monkeypatch.setattr(syscalls, "rename_new", refuse)
+
+
+def test_move_without_the_flag_replaces_nothing_either(store, no_flags, monkeypatch):
+    for key in ("in/1/k", "in/2/k"):
+        store.put(key, key.encode())
+    store.move("in/1", "v")
+    os.mkdir(f"{store.location}/empty")
+    with pytest.raises(KeyExistsError):
+        store.move("in/2", "empty")
+    monkeypatch.setattr("holdfast.store.atomic._inode", lambda path: None)  # it comes right after the look
+    with pytest.raises(KeyExistsError):
+        store.move("in/2", "v")
+    assert [key for key, _ in store.tree("")] == ["in/2/k", "v/k"]
+
+
+def test_move_whose_answer_was_lost_is_done(store, monkeypatch):
+    """Over NFS the call is repeated, and finds nothing to rename."""
+    real = syscalls.rename_new
+
+    def repeated(old, new):
+        real(old, new)
+        real(old, new)
+
+    monkeypatch.setattr(syscalls, "rename_new", repeated)
+    store.put("in/1/k", b"x")
+    store.move("in/1", "v")
+    assert [key for key, _ in store.tree("")] == ["v/k"]
+
+
+def test_move_is_not_taken_back_when_it_may_not_be_durable(store):
+    store.put("in/1/k", b"x")
+    store.put("v/2/k", b"x")
+    with Faults("error", match=named("fsync", path=f"{store.location}/v")), pytest.raises(SystemCallError):
+        store.move("in/1", "v/1")
+    assert store.get("v/1/k", 1) == b"x"
+
+
+def test_move_takes_directories_alone(store):
+    store.put("k", b"x")
+    with pytest.raises(DamageError, match="in the place of a directory"):
+        store.move("k", "l")
+    assert store.list("") == ["k"]
+
+
+@pytest.mark.parametrize("call", range(1, 12))
+def test_delete_unless_leaves_what_gets_the_name_meanwhile(store, monkeypatch, call):
+    """At any of its calls another one clears the same, and puts a whole version there."""
+    other = PosixStore(store.location, create=False)
+    for key in ("v/1/data/r0", "v/1/data/r1", "v/1/index", "in/1/data/r0", "in/1/data/r1", "in/1/index", "in/1/commit"):
+        store.put(key, b"x")
+    names = ("open", "scandir", "lstat", "unlink", "rmdir", "fsync")
+    real = {name: getattr(syscalls, name) for name in names}
+    count = 0
+
+    def wrapped(name):
+        def act(*args):
+            nonlocal count
+            count += 1
+            if count == call:
+                assert other.delete_unless("v/1", "commit")
+                other.move("in/1", "v/1")
+            return real[name](*args)
+
+        return act
+
+    for name in names:
+        monkeypatch.setattr(syscalls, name, wrapped(name))
+    store.delete_unless("v/1", "commit")
+    assert count >= call
+    assert [key for key, _ in store.tree("v")] == ["v/1/commit", "v/1/data/r0", "v/1/data/r1", "v/1/index"]
+
+
 # -- the root
 
 

@@ -158,6 +158,18 @@ class Store(Protocol):
     def delete_tree(self, prefix: str) -> None:
         """Remove everything below `prefix`, which may not be empty; missing is fine, and so is a second deleter."""
 
+    def delete_unless(self, prefix: str, name: str) -> bool:
+        """`delete_tree`, unless there is an object `name` directly below `prefix`: then nothing is removed, and the answer is
+        False. What another process gives this prefix meanwhile, by `move`, stays whole."""
+
+    def move(self, source: str, target: str) -> None:
+        """Give all that is below `source` its place below `target`, if nothing has that name: in one step, durable on return.
+
+        Everything below `source` has to be durable already, and nobody may write there any more. Raises `KeyExistsError`,
+        and `KeyMissingError` if there is no `source`. After any other error all of it is below one of the two names, perhaps
+        not durably: it is never taken back, since another process may have read it.
+        """
+
     def touch(self, key: str) -> None:
         """Set the time of last modification to now, by the store's clock. Need not be durable."""
 

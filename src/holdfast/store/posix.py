@@ -19,7 +19,7 @@ import numpy as np
 
 from holdfast.errors import DamageError, HoldfastError, StorageError
 from holdfast.store import syscalls, trees
-from holdfast.store.atomic import give_name, write_all
+from holdfast.store.atomic import give_name, rename_directory, write_all
 from holdfast.store.base import Capabilities, KeyMissingError, Names
 from holdfast.store.directories import Directories
 from holdfast.store.failures import failing, kind_of, strange
@@ -212,6 +212,32 @@ class PosixStore:
                 trees.remove(path)
                 with suppress(FileNotFoundError):
                     self._directories.sync(parent(prefix))
+
+    def delete_unless(self, prefix: str, name: str) -> bool:
+        """Remove all below `prefix`, unless it has `name`. See `Store.delete_unless`."""
+        path = self._writable(prefix)
+        check_key(name)
+        with failing("delete", prefix, path, writes=True):
+            if self._directories.check(parent(prefix)):
+                self._directories.forget(prefix)
+                with suppress(FileNotFoundError):
+                    if self._directories.check(prefix) and not trees.remove_unless(path, name):
+                        return False
+                self._directories.forget(prefix)
+                with suppress(FileNotFoundError):
+                    self._directories.sync(parent(prefix))
+        return True
+
+    def move(self, source: str, target: str) -> None:
+        """Rename a directory, durably, if nothing has the new name. See `Store.move`."""
+        old, new = self._writable(source), self._writable(target)
+        self._directories.require(parent(source), source)
+        with failing("name", target, new, writes=True):
+            self._directories.forget(source)
+            self._below(target, lambda: rename_directory(source, target, old, new))
+            self._directories.sync(parent(target))  # first: it is to be seen below one of the names after a power loss
+            with suppress(FileNotFoundError):
+                self._directories.sync(parent(source))
 
     def leftovers(self, prefix: str) -> Names:
         """Sorted names of temporary files directly below."""

@@ -15,7 +15,7 @@ from typing import Any
 
 __all__ = [
     "close", "fallocate", "fchmod", "fs_type", "fsync", "fstat", "ftruncate", "link", "lstat", "map_shared", "mkdir", "open",
-    "pread", "pread_cached", "pwrite", "rename_new", "rmdir", "scandir", "statvfs", "unlink", "utime",
+    "pread", "pread_cached", "pwrite", "rename", "rename_new", "rmdir", "scandir", "statvfs", "unlink", "utime",
 ]  # fmt: skip
 
 _AT_FDCWD = -100
@@ -78,6 +78,11 @@ def rename_new(old: str, new: str) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     if call(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), ctypes.c_uint(_RENAME_NOREPLACE)) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), old, None, new)
+
+
+def rename(old: str, new: str) -> None:
+    """Rename; over what is there. Of a directory that can only be an empty one."""
+    os.rename(old, new)
 
 
 def unlink(path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from contextlib import suppress
 from typing import TypeAlias
@@ -57,6 +58,31 @@ def remove(top: str) -> None:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY or not left:
                 raise
+
+
+def remove_unless(top: str, name: str) -> bool:
+    """Remove the directory `top` and all below, unless it has `name` directly below; then False, and nothing is done.
+
+    Only the very directory that was looked at is emptied, whatever has the name `top` by then: another one that was given this
+    name meanwhile stays whole. Raises `OSError`; `FileNotFoundError` if there is none.
+    """
+    fd = syscalls.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        itself = f"/proc/self/fd/{fd}"
+        if any(found == name for found, _ in syscalls.scandir(itself)):
+            return False
+        for found, _ in syscalls.scandir(itself):
+            remove(f"{itself}/{found}")
+    finally:
+        syscalls.close(fd)
+    try:
+        syscalls.rmdir(top)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:  # another one's
+            raise
+    return True
 
 
 def _remove_once(top: str) -> None:
