@@ -308,6 +308,13 @@ def test_half_of_a_crew_is_no_quorum() -> None:
     assert assign([*cards, Card(NO_ROLE, 0, 6)], 2).repairs == 4  # of those who know of the last repair
 
 
+def test_spares_alone_are_no_quorum_however_many() -> None:
+    """Cut off, they are more than half of a crew whose ranks have lost nobody that they need."""
+    with pytest.raises(RepairError, match="none of the 3 processes that are left is a rank"):
+        assign([Card(NO_ROLE, 0, 5)] * 3, 2)
+    assert assign([Card(NO_ROLE, 0, 5)] * 2 + [Card(1, 0, 5)], 2).roles == (0, NO_ROLE, 1)
+
+
 def test_too_few_spares_are_counted_in_the_message() -> None:
     with pytest.raises(RepairError, match=r"2 of 4 ranks are lost \(1, 3\), and there is 1 spare\."):
         assign([Card(role, 0, 5) for role in (0, 2, NO_ROLE)], 4)

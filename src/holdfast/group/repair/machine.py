@@ -98,12 +98,18 @@ class Repaired:
 def assign(cards: Sequence[Card], size: int) -> Plan:
     """The plan for a crew with these cards and a run of `size` ranks: the first spares take the lost roles, in order.
 
-    RepairError, the same on all that have these cards, without a quorum or with too few spares.
+    RepairError, the same on all that have these cards, without a quorum, with spares alone, or with too few of them.
     """
     repairs = max(card.repairs for card in cards)
     counted = max(card.counted for card in cards if card.repairs == repairs)
     _check_quorum(len(cards), counted)
     roles = [card.role for card in cards]
+    if all(role == NO_ROLE for role in roles):
+        # More spares than half of the crew are a quorum by their number. If they are cut off, the ranks have lost nobody
+        # that they need, and go on.
+        raise RepairError(
+            f"none of the {len(cards)} processes that are left is a rank; the ranks may go on elsewhere. {_NEXT}"
+        )
     lost = [role for role in range(size) if role not in roles]
     spares = [place for place, role in enumerate(roles) if role == NO_ROLE]
     if len(spares) < len(lost):
