@@ -22,6 +22,7 @@ from ..catalog import End, put_end
 from ..errors import EXIT_REPAIR, DeadlineError, HoldfastError, Interrupted, RankError, RepairError
 from ..group import make_group, together
 from ..group.repair import Crew, leave_after_repair
+from ..group.repair.comms import watch_calls
 from ..units import seconds_text
 from .launch import all_raised, leave_alone
 from .opening import open_run
@@ -41,11 +42,12 @@ REPEATS = 2  # failures at the same step, from the same version: the next repair
 @dataclass
 class _Past:
     """What this process knows of the execution before. `at`: the version and the step that it failed at; `times`: how often
-    in a row; `own`: what it raised by itself, while all others lived."""
+    in a row; `own`: what it raised by itself, while all others lived; `health`: what was found out."""
 
     at: tuple[int, int] = (-1, -1)
     times: int = 0
     own: BaseException | None = None
+    health: tuple[Any, ...] = ()
 
     def failed(self, run: Run | None) -> None:
         """The execution `run` has failed; None: it was not opened yet."""
@@ -85,6 +87,7 @@ def launch_with_spares(
                     past.failed(run)
                     if run is not None:
                         run._x.abandon()
+                        past.health = run._x.watching.events
             began = time.monotonic()
             _repair(crew)
     finally:
@@ -97,20 +100,22 @@ def _reopen(url: str | os.PathLike[str], crew: Crew, past: _Past, began: float, 
     params, config, mode = known.pop("params", None), known.pop("config", None), known.pop("mode", "a")
     if crew.repairs:
         group = make_group(crew.comm, STEP_SECONDS)
-        told: Any = together(group, "going on after a repair", [past.times, _shown(past.own) if past.own else ""])
-        past.times = max(int(times) for times, _ in told)
+        told: Any = together(group, "going on after a repair", [past.times, past.at[1], _shown(past.own) if past.own else ""])
+        past.times, step = max(int(one[0]) for one in told), max(int(one[1]) for one in told)
         if past.own is not None:
             raise past.own
-        for rank, (_, text) in enumerate(told):
+        for rank, (_, _, text) in enumerate(told):
             if text:
                 raise RankError(f"Rank {rank} failed with {text}. What was committed is intact.", rank=rank)
         if past.times >= REPEATS:
             raise RankError(
-                f"Ranks were lost {past.times} times in a row at step {past.at[1]}, from the same version: it is taken for the "
+                f"Ranks were lost {past.times} times in a row at step {step}, from the same version: it is taken for the "
                 "program's own failure and not repaired again. What was committed is intact."
             )
     run = open_run(url, crew.comm, params, config, mode, known, crew.repairs)
     run._x.repairs, run._x.called_off = crew.repairs, lambda: crew.revoked
+    run._x.watching.recall(past.health)
+    watch_calls(crew.comm, run._x.watching.calls)
     if crew.repairs and crew.rank == 0:
         lost = ", ".join(map(str, crew.lost)) or "none"
         log.warning(

@@ -1,16 +1,20 @@
-"""Communicators that a program makes from the one that it was given are known, so that all can be revoked.
+"""Communicators that a program makes from the one that it was given are known, so that all can be revoked; its waits are told.
 
 Revoking a communicator interrupts the calls on it, not those on its duplicates and parts: a rank that waits in one of these
 for a rank that has left for the repair would wait for ever. So the program's communicator is of a class of ours whose
 methods note every communicator they make. They are noted weakly: one that the program has let go of has no call to
 interrupt, and a handle that is kept beyond the program's `Free` would be a danger. Communicators that are made
-otherwise (from a handle, by a library in C) are not known; ranks that wait there are ended by the repair's deadline.
+otherwise (from a handle, by a library in C) are not known here: see `hidden.py`.
+
+Who waits in a blocking call does so for another rank: `watch_calls` has that told, so that of ranks that stand still the
+cause is found. A wait for a request (`Wait`, `Waitall`) is MPI's own and not seen.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +24,15 @@ if TYPE_CHECKING:
 _MAKERS = (
     "Clone", "Dup", "Dup_with_info", "Idup", "Idup_with_info", "Create", "Create_group", "Split", "Split_type",
     "Create_cart", "Create_graph", "Create_dist_graph", "Create_dist_graph_adjacent", "Create_intercomm", "Sub", "Merge",
+)  # fmt: skip
+# Methods that wait for other ranks: those for buffers, and those for any object, in lower case.
+_BOTH = (
+    "Send", "Ssend", "Bsend", "Recv", "Sendrecv", "Probe", "Mprobe", "Barrier", "Bcast", "Gather", "Scatter", "Allgather",
+    "Alltoall", "Reduce", "Allreduce", "Scan", "Exscan", "Neighbor_allgather", "Neighbor_alltoall",
+)  # fmt: skip
+_WAITERS = _BOTH + tuple(name.lower() for name in _BOTH) + (
+    "Rsend", "Sendrecv_replace", "Gatherv", "Scatterv", "Allgatherv", "Alltoallv", "Alltoallw", "Reduce_scatter",
+    "Reduce_scatter_block", "Neighbor_allgatherv", "Neighbor_alltoallv", "Neighbor_alltoallw",
 )  # fmt: skip
 _FREERS = ("Free", "Disconnect")
 _KINDS = ("Intracomm", "Cartcomm", "Graphcomm", "Distgraphcomm", "Intercomm")
@@ -34,6 +47,7 @@ class Family:
         self._lock = threading.RLock()
         self._members: dict[int, weakref.ref[Any]] = {}
         self.revoked = False
+        self.calls: Callable[[bool], object] | None = None  # told of each call that waits: True before it, False after it
 
     def adopt(self, comm: MPI.Comm) -> Any:
         """`comm` as a communicator of the family: of our class for its kind, with the same handle."""
@@ -91,10 +105,33 @@ def tracked_types() -> dict[str, type[Any]]:
                 "_family": None,
             }
             body.update({name: _maker(getattr(base, name)) for name in _MAKERS if hasattr(base, name)})
+            body.update({name: _waiter(getattr(base, name)) for name in _WAITERS if hasattr(base, name)})
             body.update({name: _freer(getattr(base, name)) for name in _FREERS if hasattr(base, name)})
             made[kind] = type(f"Tracked{kind}", (base,), body)
         _types.update(made)
     return _types
+
+
+def watch_calls(comm: Any, calls: Callable[[bool], object] | None) -> None:
+    """Have `calls` told of each blocking call of the program's on `comm` and on communicators made from it: True before it,
+    False after it, in the thread that makes it. Local. Nothing happens where `comm` is not known."""
+    family: Family | None = getattr(comm, "_family", None)
+    if family is not None:
+        family.calls = calls
+
+
+def _waiter(method: Any) -> Any:
+    def wait(self: Any, *args: Any, **kw: Any) -> Any:
+        calls = None if self._family is None else self._family.calls
+        if calls is None:
+            return method(self, *args, **kw)
+        calls(True)
+        try:
+            return method(self, *args, **kw)
+        finally:
+            calls(False)
+
+    return _named(wait, method)
 
 
 def _maker(method: Any) -> Any:

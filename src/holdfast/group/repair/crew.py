@@ -21,6 +21,7 @@ from ..transfers import Transfer
 from ..waiting import deadline_error, wait_until
 from . import machine
 from .comms import Family
+from .hidden import all_communicators
 from .machine import NO_ROLE, Card
 from .means import MpiMeans, suppressed, why_not
 from .watchdog import Watchdog
@@ -119,6 +120,9 @@ class Crew:
             with suppressed():
                 self._crew.Revoke()
             self._family.revoke()
+            for comm in all_communicators([self._base, self._crew], [self._base]):
+                with suppressed():
+                    comm.Revoke()
 
     def repair(self, step_seconds: float, whole_seconds: float) -> None:
         """Make the crew whole again: everyone who is alive calls this, with a role or without.

@@ -138,14 +138,27 @@ def why_not() -> str | None:
 
 def symbol(name: str, kind: type[Any]) -> Any:
     """The variable `name` of the MPI library that is loaded, as a ctypes object of `kind`; None if there is none."""
+    for loaded in _libraries():
+        try:
+            return kind.in_dll(loaded, name)
+        except ValueError:
+            continue
+    return None
+
+
+def library(name: str) -> Any:
+    """The function `name` of the MPI library that is loaded, as ctypes has it; None if there is none."""
+    return next((found for loaded in _libraries() if (found := getattr(loaded, name, None)) is not None), None)
+
+
+def _libraries() -> Iterator[ctypes.CDLL]:
     try:
         with open("/proc/self/maps") as maps:
             paths = {line.split(maxsplit=5)[5].strip() for line in maps if "libmpi" in line}
     except OSError:
-        return None
+        return
     for path in sorted(paths):
         try:
-            return kind.in_dll(ctypes.CDLL(path), name)
-        except (OSError, ValueError):
+            yield ctypes.CDLL(path)
+        except OSError:
             continue
-    return None
