@@ -45,12 +45,14 @@ def publish_at(
     since: float | None = None,
     room: Callable[[int], bool] | None = None,
     tell: Callable[[Commit], Any] | None = None,
+    sealing: Callable[[], None] | None = None,
 ) -> Published:
     """Write and commit the version that `draft` describes at the places of all nodes (collective).
 
     `store`: the run's own, where the fences are; where it can't be asked, the version is committed all the same: should there
     be a later attempt, it does not count (docs/format.md, section 8), and nobody is told that it were durable. `write`,
-    `since`, `room`: as for `publish`. `tell(commit)`: on rank 0, what all ranks are to know (`Published.told`). Raises on all
+    `since`, `room`: as for `publish`. `tell(commit)`: on rank 0, what all ranks are to know (`Published.told`).
+    `sealing()`: on each rank, before any node puts the commit; what fails after that may have a commit somewhere. Raises on all
     ranks alike: FencedError, or CheckpointError with every rank's cause; DeadlineError on a rank that waited in vain.
     """
     first = ranks.rank - ranks.rank % GROUP_RANKS
@@ -73,6 +75,8 @@ def publish_at(
             answer = late or _attempt(here, draft, 0, lambda: _root(here, store, draft, groups, since, tell))
     answer = ranks.broadcast(answer, everyone, f"commit of version {draft.version}", patience=3)
     version = published(draft, answer)  # where it failed, on all ranks alike
+    if sealing is not None:
+        sealing()
     message = _attempt(here, draft, ranks.rank, lambda: _commit(here, version))
     acks, late = gather(ranks, message, everyone, f"commits of version {draft.version} on the nodes")
     if ranks.rank == 0:

@@ -27,8 +27,8 @@ from ..engine import (
     write_part,
 )
 from ..errors import CheckpointError, DeadlineError, HoldfastError, StorageError, UsageError
-from ..format import Link, Part, StoredFile, version_name
-from ..format.keys import Kind, data_name
+from ..format import Link, Part, StoredFile
+from ..format.keys import COMMIT_NAME, Kind, data_name
 from ..group import Group
 from ..store import Store
 from ..units import bytes_text, seconds_text
@@ -327,7 +327,7 @@ class Writer:
             ours = not any(cause.type in ("KeyExistsError", "DeadlineError", "RankError") for cause in error.causes)
             if self.group.rank == 0 and ours:
                 with contextlib.suppress(HoldfastError):
-                    remove(self.store, draft.kind, version_name(draft.version, draft.attempt))
+                    self._give_up(draft)
             raise
         if self.group.rank == 0:
             log.info(
@@ -339,6 +339,14 @@ class Writer:
                 seconds_text(time.perf_counter() - began),
             )
         return published
+
+    def _give_up(self, draft: Commit) -> None:
+        """Remove what there is of a version that failed, unless it has its commit: then it is whole, another start may go on
+        from it by now, and it is left as it is. Nobody but this rank puts that."""
+        if not self.store.exists(f"{draft.path}/{COMMIT_NAME}"):
+            remove(self.store, draft.kind, draft.name)
+        elif draft.kind == "checkpoint":
+            self.tidying.counts(draft.name)
 
     def prepare(self, items: Sequence[Item]) -> None:
         """Make ready, beside the program, to capture these objects (local)."""

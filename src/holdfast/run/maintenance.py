@@ -24,6 +24,7 @@ from ..catalog import (
     put_base,
     put_end,
 )
+from ..catalog.incoming import find_incoming, remove_incoming
 from ..catalog.retention import plan, remove
 from ..config import Options, load
 from ..engine import open_part
@@ -179,8 +180,8 @@ def prune(
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Removed]:
-    """Delete abandoned versions, fragments, and what is beyond `keep` (default: the option's); damaged ones only if
-    `damaged`, for which abandoned ones are read and verified first. `dry_run` only tells.
+    """Delete abandoned versions, fragments, what was being copied from nodes, and what is beyond `keep` (default: the
+    option's); damaged ones only if `damaged`, for which abandoned ones are read and verified first. `dry_run` only tells.
     `progress(done, total)` counts versions. RunInUseError as in `rollback`."""
     keep = keep or load({}).keep
     if dry_run:
@@ -197,6 +198,7 @@ def prune(
                     remove(store, kind, gone.name)
             if progress is not None:
                 progress(i + 1, len(removed))
+        remove_incoming(store, number)
         for prefix in ("", "attempts", "files", *_folders(snapshot)):
             store.remove_leftovers(prefix)
     return removed
@@ -227,8 +229,14 @@ def _surplus(store: Store, snapshot: Snapshot, keep: Keep, damaged: bool) -> lis
             status = "damaged"
         unwanted = status in ("surplus", "abandoned", "fragment") or (damaged and status == "damaged")
         if unwanted and not (v.kind == "checkpoint" and v.name in needed):
-            removed.append(Removed(v.name, status, sum(n for _, n in store.tree(f"{folder(v.kind)}/{v.name}"))))
-    return removed
+            removed.append(Removed(v.name, status, _size(store, f"{folder(v.kind)}/{v.name}")))
+    # What was being copied from nodes when its process ended.
+    left = find_incoming(store, snapshot.newest_attempt + 1)
+    return removed + [Removed(path, "fragment", _size(store, path)) for path in left]
+
+
+def _size(store: Store, path: str) -> int:
+    return sum(n for _, n in store.tree(path))
 
 
 def _beyond(

@@ -127,8 +127,6 @@ def _seal(x: Execution) -> list[Any]:
     stored = names if reading is x.store else [n for n in names if x.store.exists(f"versions/{n}/{COMMIT_NAME}")]
     x.writer.tidying.lineage = stored
     x.writer.tidying.clean(x.writer.attempt, x.writer.number, x.levels.pinned if x.levels is not None else ())
-    if x.levels is not None:
-        x.levels.clean()
     commit = x.resume.commit
     if commit is None:
         return [0, 0, x.options.keep.last == 1, names]

@@ -8,6 +8,7 @@ from collections.abc import Container, Iterator
 from threading import Event, Lock, Thread
 
 from ..catalog import Commit
+from ..catalog.incoming import remove_incoming
 from ..catalog.retention import find_surplus, remove_all, remove_unfinished
 from ..errors import HoldfastError
 from ..format import parse_version
@@ -61,6 +62,13 @@ class Tidying:
         """Delete what earlier attempts left unfinished: before the first checkpoint, which may need the room."""
         with told("what earlier attempts left unfinished was not deleted"):
             remove_unfinished(self._store, attempt, below, spare)
+            remove_incoming(self._store, attempt)
+
+    def counts(self, name: str) -> None:
+        """The checkpoint may be durable, although nobody was told so: retention keeps what it refers to."""
+        with self._one:
+            self.finish()
+            self.lineage = sorted({*self.lineage, name}, key=_age, reverse=True)
 
     def _retain(self, attempt: int) -> None:
         try:

@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 
-from ...catalog import Commit, read_linked
+from ...catalog import Commit, check_fence, read_linked
+from ...catalog.incoming import has_arrived, new_incoming
 from ...catalog.places import Place
 from ...engine import Here, publish, put_held
-from ...errors import FencedError, HoldfastError
+from ...errors import FencedError, HoldfastError, StorageError
 from ...format import Link, Part
-from ...format.keys import COMMIT_NAME
 from ...group import Group, from_root, together
 from ...store import Store
+from .aside import Aside
 from .copying import copy_data, own_part
 from .placed import Placed
 
@@ -82,6 +83,7 @@ class ToStore:
 
     def __init__(self, copier: Copier, store: Store, after: Callable[[Sequence[str]], None]) -> None:
         self.copier, self._store, self._after = copier, store, after
+        self._left: list[Aside] = []  # on rank 0: copies that were given up and could not be removed then
 
     def __call__(self, placed: Placed) -> None:
         for link in reversed(placed.commit.refs):  # oldest first
@@ -93,24 +95,28 @@ class ToStore:
     def _flush(self, commit: Commit, link: Link) -> None:
         group = self.copier.group
 
-        def there() -> bool:
-            return self._store.exists(f"{commit.path}/{COMMIT_NAME}")
+        def look() -> str:
+            """Where to copy to; "": it is there."""
+            self._left = [aside for aside in self._left if not aside.drop()]
+            return "" if has_arrived(self._store, link) else new_incoming(commit.attempt)
 
-        def clear() -> bool:
-            self._store.delete_tree(commit.path)
-            return True
-
-        if from_root(group, f"looking for version {commit.version}", there):
+        incoming = from_root(group, f"looking for version {commit.version}", look)
+        if not incoming:
             return
-        from_root(group, f"making room for version {commit.version}", clear)  # what an earlier try has left
+        aside = Aside(self._store, commit, str(incoming))
         try:
-            part = self.copier.copy(commit, self._store)
-        except Abandoned:
-            from_root(group, f"removing what there is of version {commit.version}", clear)
+            part = self.copier.copy(commit, aside.store)
+            assert part is not None
+            found = part
+            publish(aside.store, group, commit, lambda _: found, sealed=link)
+            from_root(group, f"naming version {commit.version}", lambda: aside.arrive(link, commit.attempt))
+        except BaseException:
+            if group.rank == 0:
+                if not aside.drop():
+                    self._left.append(aside)
+                with suppress(StorageError):
+                    check_fence(self._store, commit.attempt)  # a later attempt moves away what is aside: that is the cause then
             raise
-        assert part is not None
-        found = part
-        publish(self._store, group, commit, lambda _: found, sealed=link)
 
 
 class ToPlace:

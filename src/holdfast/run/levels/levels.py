@@ -11,11 +11,9 @@ from ...catalog import Commit
 from ...config import Options
 from ...engine import Here
 from ...errors import HoldfastError
-from ...format.keys import COMMIT_NAME
 from ...group import Group, make_background, together
 from ...levels import Level
 from ...store import Store
-from ..tidying import told
 from .ladder import Ladder, Root
 from .ladder import climb as climb_ladder
 from .nodes import fence_places, memory_root, sweep_places
@@ -63,15 +61,6 @@ class Levels:
     def sweep(self) -> None:
         """Remove what earlier attempts left at this node's places of versions to come (by one rank of a node; fenced)."""
         sweep_places(self.ladder.places.values(), self.ladder.leads)
-
-    def clean(self) -> None:
-        """Delete from the run's own store what is there of versions that nodes have committed and that were killed on their way
-        to it: their indexes without a commit would look like a commit that was lost (on rank 0, sealed)."""
-        for name in set(self.view.commits) - set(self.pinned):
-            path = f"versions/{name}"
-            with told("what was being copied to the run's own store was not deleted"):
-                if self.view.store.list(path) and not self.view.store.exists(f"{path}/{COMMIT_NAME}"):
-                    self.view.store.delete_tree(path)
 
     def begin(self, writer: Writer) -> None:
         """Have the versions of `writer` go to the levels (collective)."""

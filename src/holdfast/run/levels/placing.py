@@ -64,13 +64,21 @@ class Placing:
         """Commit the version at the places; then protect it there. Raises as `publish_at`."""
         place, rank = self.ladder.place, self._group.rank
         began = time.perf_counter()
+        sealing: list[str] = []
         self._superseded = []  # those of the version before are gone on all ranks, and are not put back should this one fail
         try:
-            done = publish_at(self._here, self.store, self._group, draft, write, since, self.room, self._due)
+            done = publish_at(
+                self._here, self.store, self._group, draft, write, since, self.room, self._due,
+                lambda: sealing.append(draft.name),
+            )  # fmt: skip
         except BaseException as failed:
             if self.keeper is not None and self._superseded:
                 self.keeper.put_back(self._superseded)
             if not isinstance(failed, (CheckpointError, StorageError)):
+                raise
+            if sealing:
+                # Some node may have its commit: then it is whole, and another start may go on from it. It goes as an older one.
+                self.lineage.insert(0, draft.name)
                 raise
             try:
                 place.forget(draft.name, rank)

@@ -2,7 +2,7 @@
 
 One process for each surviving node. An attempt is taken, so that nobody else writes; what is missing is moved and rebuilt as a
 recovery does it; then the newest whole version, after those it refers to, is copied, and the base sealed on it. Killed at any
-point: data without a commit count for nothing and are removed by the next salvage, what has its commit is kept.
+point: what was being copied counts for nothing and is removed by the next salvage or start, what has its name is kept.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...catalog import Base, End, find_holder, put_base, put_end, read_linked
+from ...catalog.incoming import remove_incoming
 from ...config import Options
 from ...errors import DamageError, HoldfastError
 from ...format import Link, parse_version
@@ -144,7 +145,16 @@ class _Salvage:
         self.outlook.look(make=True)
         fence_places(self.group, self.outlook.places.values(), self.outlook.leads, attempt)
         sweep_places(self.outlook.places.values(), self.outlook.leads)
+        if self.group.rank == 0:
+            self._tidy(attempt)
         self.outlook.look()
+
+    def _tidy(self, attempt: int) -> None:
+        """What earlier attempts were copying goes: it may take the room that is needed."""
+        try:
+            remove_incoming(self.store, attempt)
+        except HoldfastError as error:  # a later attempt is met again right away
+            log.debug("what earlier attempts were copying was not removed: %s", error.message)
 
     # -- which version (collective) --------------------------------------------------------------------
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgpack
 
 from ...catalog import Commit, check_fence, check_refs
-from ...errors import DamageError
+from ...catalog.incoming import has_arrived, new_incoming
+from ...errors import DamageError, StorageError
 from ...format import Link, Part, digest_hex
 from ...format.index import Group as Line
 from ...format.index import encode_group, encode_root
 from ...format.keys import COMMIT_NAME, GROUP_RANKS, ROOT_NAME, group_name
 from ...group import Group, from_root, together
 from ...store import KeyMissingError, Store
+from .aside import Aside
 from .copying import copy_data
 from .outlook import Outlook
 
@@ -40,26 +43,43 @@ class Storing:
         self.failed: DamageError | None = None
 
     def copy(self, commit: Commit, link: Link, homes: Sequence[int]) -> None:
-        """Copy a version whole, its commit last and byte for byte (collective). `homes`: for each rank the process on whose
-        node its stream lies. DamageError, StorageError, FencedError on all processes alike."""
+        """Copy a version whole, its commit byte for byte, and give it its name (collective). `homes`: for each rank the
+        process on whose node its stream lies. DamageError, StorageError, FencedError on all processes alike."""
         group = self._group
 
-        def clear() -> None:  # what an earlier salvage, or the program, has left half-way
+        def look() -> str:
+            """Where to copy to; "": it is there."""
             check_fence(self._store, self._attempt)
-            self._store.delete_tree(commit.path)
+            return "" if has_arrived(self._store, link) else new_incoming(self._attempt)
 
-        from_root(group, f"making room for version {commit.version}", clear)
-        home = [homes[rank * len(homes) // commit.ranks] for rank in range(commit.ranks)]
-        mine = [rank for rank in range(commit.ranks) if home[rank] == group.rank]
-        self._copy_data(commit, mine)
-        lines: list[Line] = []
-        for first in range(0, commit.ranks, GROUP_RANKS):
-            self._put_group(commit, first, mine, lines)
-        from_root(group, f"commit of version {commit.version}", lambda: self._commit(commit, link, lines))
+        incoming = from_root(group, f"looking for version {commit.version}", look)
+        if incoming:
+            aside = Aside(self._store, commit, str(incoming))
+            try:
+                self._copy(commit, link, homes, aside)
+            except BaseException as error:
+                if group.rank == 0:
+                    aside.drop()
+                    if not isinstance(error, DamageError):  # with which all processes look for another source
+                        with suppress(StorageError):
+                            # A later attempt moves away what is aside: then that is the cause.
+                            check_fence(self._store, self._attempt)
+                raise
         self._before += commit.nbytes
 
-    def _copy_data(self, commit: Commit, mine: Sequence[int]) -> None:
-        steps = self._steps(commit, mine)
+    def _copy(self, commit: Commit, link: Link, homes: Sequence[int], aside: Aside) -> None:
+        group, to = self._group, aside.store
+        home = [homes[rank * len(homes) // commit.ranks] for rank in range(commit.ranks)]
+        mine = [rank for rank in range(commit.ranks) if home[rank] == group.rank]
+        self._copy_data(commit, mine, to)
+        lines: list[Line] = []
+        for first in range(0, commit.ranks, GROUP_RANKS):
+            self._put_group(commit, first, mine, lines, to)
+        from_root(group, f"commit of version {commit.version}", lambda: self._commit(commit, link, lines, to))
+        from_root(group, f"naming version {commit.version}", lambda: aside.arrive(link, self._attempt))
+
+    def _copy_data(self, commit: Commit, mine: Sequence[int], to: Store) -> None:
+        steps = self._steps(commit, mine, to)
         done, over = 0, False
         while True:
             error: Exception | None = None
@@ -77,20 +97,20 @@ class Storing:
             if all(one[1] for one in told):
                 return
 
-    def _steps(self, commit: Commit, ranks: Sequence[int]) -> Iterator[int]:
+    def _steps(self, commit: Commit, ranks: Sequence[int], to: Store) -> Iterator[int]:
         """Copy these ranks' data; after each step the bytes so far. SourceError."""
         before = 0
         for rank in ranks:
             place, held = self._outlook.held(commit.name, rank)
             try:
                 part = Part.decode(place.read_part(held), rank, place.part_key(commit.name, rank))
-                for done in copy_data(place, commit, part, self._store):
+                for done in copy_data(place, commit, part, to):
                     yield before + done
             except (DamageError, KeyMissingError) as error:
                 raise _bad(commit, rank, place.kind, self._outlook.node, error) from error
             before += part.nbytes
 
-    def _put_group(self, commit: Commit, first: int, mine: Sequence[int], lines: list[Line]) -> None:
+    def _put_group(self, commit: Commit, first: int, mine: Sequence[int], lines: list[Line], to: Store) -> None:
         what = f"indexes of version {commit.version}"
         last = min(first + GROUP_RANKS, commit.ranks)
         error: Exception | None = None
@@ -108,13 +128,13 @@ class Storing:
         def put() -> None:
             found = dict(sorted((rank, part) for body in map(msgpack.unpackb, packed or ()) for rank, part in body))
             data, line = encode_group(first, list(found.values()))
-            self._store.put(f"{commit.path}/{group_name(first // GROUP_RANKS)}", data)
+            to.put(f"{commit.path}/{group_name(first // GROUP_RANKS)}", data)
             lines.append(line)
 
         from_root(self._group, what, put)
 
-    def _commit(self, commit: Commit, link: Link, lines: Sequence[Line]) -> None:
-        """On process 0: the root, and the commit as it lies on the nodes, between two looks for a later fence."""
+    def _commit(self, commit: Commit, link: Link, lines: Sequence[Line], to: Store) -> None:
+        """On process 0: the root, and the commit as it lies on the nodes."""
         root = encode_root(lines)
         if digest_hex(root) != commit.index_digest:
             raise DamageError(
@@ -122,12 +142,10 @@ class Storing:
                 "not brought to the run's own store.",
                 version=commit.version,
             )
-        self._store.put(f"{commit.path}/{ROOT_NAME}", root)
+        to.put(f"{commit.path}/{ROOT_NAME}", root)
         check_refs(self._store, commit.refs)
         record = self._outlook.view.commits[link.name]  # its digest was compared when it was chosen
-        check_fence(self._store, self._attempt)
-        self._store.put(f"{commit.path}/{COMMIT_NAME}", record)
-        check_fence(self._store, self._attempt)
+        to.put(f"{commit.path}/{COMMIT_NAME}", record)
 
 
 def _bad(commit: Commit, rank: int, place: str, node: str, error: DamageError | KeyMissingError) -> DamageError:
