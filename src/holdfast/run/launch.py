@@ -27,6 +27,10 @@ def launch(main: Callable[[Run], T], url: str | os.PathLike[str], *, comm: Any =
     If `main` raises on all ranks (an interrupt, an error they agreed on), so does `launch`. If it raises on some ranks
     only, those print the error and leave the process at once with status 1, without finalizing MPI: the launcher then ends the
     others, which would wait for them for ever.
+
+    Started with spares (`holdfast run --spares`), lost ranks are replaced and `main` is called again, with the same ranks and
+    size, restored from the newest version that can be had: see `run.repairs`. What one rank raises while all others live is
+    then raised on all, as RankError on the others. Spares do not return from here.
     """
     if comm is None:
         comm = _world()
