@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many points of faults were tried, as tests tell by this property; from all processes that ran some."""
-    reports = [report for kind in terminalreporter.stats.values() for report in kind if hasattr(report, "user_properties")]
+    reports = [report for kind in terminalreporter.stats.values() for report in kind if isinstance(report, pytest.TestReport)]
     lines = [line for r in reports if r.when == "teardown" for name, line in r.user_properties if name == "points of faults"]
     if lines:
         terminalreporter.section("points of faults tried")

@@ -509,7 +509,13 @@ def forget(store, key):
     raise AssertionError("the page cache keeps the file")
 
 
-def test_aligned_requests_are_direct_where_the_file_system_takes_them(store):
+def nothing_cached(fd, out, offset):
+    raise BlockingIOError
+
+
+def test_aligned_requests_are_direct_where_the_file_system_takes_them(store, monkeypatch):
+    # The look for it can make the kernel read ahead, and once in some hundred times it has the page by then.
+    monkeypatch.setattr("holdfast.store.syscalls.pread_cached", nothing_cached)
     with store.create("k", 16_384) as writer, Faults() as trace:
         assert writer.direct
         writer.write(0, empty(8192))
