@@ -1,4 +1,4 @@
-"""What is explored: the protocol as it is meant to be, mutations of it that must be caught, and where the code differs."""
+"""What is explored: the protocol, and mutations of it that must be caught, among them what the code has done before."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ MUTATIONS = [
     _store("retention before the look after the commit", Writers((2, 1)), _DURABLE, retain_when_told=False),
     _store("a version that refers behind a rollback", Writers((2, 1), rollback=True), _DURABLE, whole_after_rollback=False),
     _store("fragments with a root cleaned up", Writers((2, 1)), _WHOLE, cleans_rooted=True),
+    _store("a writer removes the version whose put failed", Writers((2, 1), put_fails=True), _DURABLE, failed_removed=True),
     _repair("no quorum", Crew(2, 2, cuts=1), _ONE, quorum=False),
+    _repair("spares alone are a quorum", Crew(2, 3, cuts=1), _ONE, one_with_a_role=False),
     _repair("nobody confirms, nobody watches", Crew(2, 2, kills=2), _WATCHDOG, confirm=False, watches=False),
     _repair("roles without a roll call: one is taken twice", Crew(2, 2, kills=2), _ANSWER, roll_call=False),
     _repair("a repair that does not begin again", Crew(2, 2, kills=2), _WATCHDOG, reentrant=False),
@@ -99,16 +101,10 @@ MUTATIONS = [
     _places("a node's commit before all have their data", Nodes(1, 1, 1), _PROVES, agreement=False),
     _places("older versions go before there is parity", Nodes(2, 1, 0), _PROTECTED, parity_before_retain=False),
     _places("a copy's commit before all data", Nodes(1, 1, 1), _STORE, data_first=False),
-    _places("a keeper that does not look for a fence", Nodes(2, 1, 1), _STORED, keeper_looks=False),
+    _places("a keeper that does not look for a fence", Nodes(2, 1, 1), _STORE, keeper_looks=False),
     _places("a salvage without an attempt", Nodes(2, 1, 1), _SURVIVES, salvage_fences=False),
-]
-
-# Where the code does otherwise than the models that pass: each breaks a property (docs/protocol.md). One that is put right in
-# the code goes from here.
-FINDINGS = [
-    _store("a writer removes the version whose put failed", Writers((2, 1), put_fails=True), _DURABLE, failed_removed=True),
-    _repair("spares alone are a quorum", Crew(2, 3, cuts=1), _ONE, one_with_a_role=False),
-    _places("the keeper clears what a salvage has stored", Nodes(1, 1, 1), _STORED, keeper="in place"),
+    _places("a keeper clears what a salvage has stored", Nodes(1, 1, 1), _STORED, keeper="in place"),
     _places("a keeper's late commit in a salvage", Nodes(1, 1, 1), _STORE, keeper="in place, at once", salvage="in place"),
     _places("a salvage's late commit in the next one", Nodes(1, 1, 2), _STORE, salvage="in place"),
+    _places("what is aside is emptied where it is", Nodes(1, 1, 2), _STORE, moves_away=False),
 ]

@@ -16,7 +16,7 @@ def pytest_configure(config: Any) -> None:
 
 
 def _rows(config: Any) -> Rows:
-    rows: Rows = config.stash.setdefault(ROWS, {"protocol": [], "mutations": [], "findings": []})
+    rows: Rows = config.stash.setdefault(ROWS, {"protocol": [], "mutations": []})
     return rows
 
 

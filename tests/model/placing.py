@@ -45,6 +45,8 @@ class Rules:
     # clearing, are one step, which no storage can do.
     keeper: str = "aside"
     salvage: str = "aside"
+    # What is left aside is moved away by the next attempt before it is emptied; else it is emptied where it is, file by file.
+    moves_away: bool = True
 
 
 class Size(NamedTuple):
@@ -189,6 +191,7 @@ class PlaceModel:
 
         late = fence > 1 and self.rules.keeper_looks
         there = self.stored(store, version)
+        torn = PARTLY, True, True
         aside = self.rules.keeper == "aside"
         if phase == "looks for it" and there:
             yield to(f"finds version {version} in the store", "waits")
@@ -207,13 +210,21 @@ class PlaceModel:
                 yield to("finds data gone", "out")
             if not self.rules.data_first:
                 yield to("does not wait for all data", "commits")
+        elif phase == "copies on" and whole and all(node[version] >= HELD for node in nodes):
+            yield to("has copied the rest, in the place of what was tidied", "looks, torn")
+        elif phase == "looks, torn":
+            yield to("finds a later fence", "out") if late else to("finds no later fence", "commits, torn")
+        elif phase == "commits, gone" or (phase == "commits, torn" and there):
+            yield to("finds its copy gone, or another one there", "out")
+        elif phase == "commits, torn":
+            yield to(f"puts what is left of version {version} in the store", "looks again", torn)
         elif phase == "roots":
             data, _, commit = store[version] or (NOTHING, False, False)
             yield to("puts the root", "looks", store[version] if aside else (data, True, commit))
         elif phase == "looks":
             yield to("finds a later fence", "out") if late else to("finds no later fence", "commits")
         elif phase == "commits" and there:
-            yield to("finds a commit there", "out")
+            yield to("finds a commit there", "looks again" if aside else "out")
         elif phase == "commits" and aside:
             found = (ALL if self.rules.data_first else PARTLY, True, True)
             yield to(f"puts version {version} in the store", "looks again", found)
@@ -239,6 +250,8 @@ class PlaceModel:
                 return f"salvage {s} {text}", (nodes, after, new, job, keeper, taken, new_told, losses)
 
             late = fence > attempt and self.rules.salvage_fences
+            if phase == "looks" and self.rules.salvage_fences:
+                yield from self._tidy(state, s, attempt)
             if phase == "idle":
                 number = fence + 1 if self.rules.salvage_fences else fence
                 yield to(f"takes attempt {number}", ("looks", number, 0), new=(number, sealer, base))
@@ -265,8 +278,14 @@ class PlaceModel:
                 yield to("copies the rest, and the root", ("looks again", attempt, version), (ALL, True, commit))
             elif phase == "looks again":
                 yield to("finds no later fence", ("commits", attempt, version))
-            elif phase == "commits" and self.stored(store, version):
-                yield to("finds a commit there", ("out", attempt, version))
+            elif phase == "commits, gone":
+                yield to("finds its copy gone", ("out", attempt, version))
+            elif phase.startswith("commits") and self.stored(store, version):
+                done = "looks after" if phase == "commits" and self.rules.salvage == "aside" else "out"
+                yield to("finds a commit there", (done, attempt, version))
+            elif phase == "commits, torn":
+                torn = PARTLY, True, True
+                yield to(f"puts what is left of version {version} in the store", ("looks after", attempt, version), torn)
             elif phase == "commits" and self.rules.salvage == "aside":
                 yield to(f"puts version {version} in the store", ("looks after", attempt, version), (ALL, True, True))
             elif phase == "commits":
@@ -283,6 +302,25 @@ class PlaceModel:
                 yield to("finds a later fence", ("out", attempt, version))
             elif phase == "reports":
                 yield to(f"reports version {version}", ("out", attempt, version), new_told=(*told[:2], max(told[2], version)))
+
+    def _tidy(self, state: State, s: int, attempt: int) -> Iterator[Step]:
+        """What earlier attempts have aside goes, whoever is still to give it a name (catalog/incoming.remove_incoming). It was
+        whole when they last looked for a fence; what they write after that look is the name alone."""
+        nodes, store, records, job, keeper, salvages, told, losses = state
+        gone = ["commits, gone"]
+        following = {"commits": list(gone), "looks": gone, "roots": gone, "copies": ["copies on"]}
+        if not self.rules.moves_away:
+            following["commits"].append("commits, torn")
+        if self.rules.keeper == "aside":
+            for after in following.get(keeper[1], ()):
+                text = f"salvage {s} tidies what the keeper has aside: it {after}"
+                yield text, (nodes, store, records, job, (keeper[0], after), salvages, told, losses)
+        if self.rules.salvage == "aside":
+            for other, (phase, number, version) in enumerate(salvages):
+                for after in following["commits"] if phase in ("commits", "looks again") and number < attempt else ():
+                    text = f"salvage {s} tidies what salvage {other} has aside: it {after}"
+                    now = replace(salvages, other, (after, number, version))
+                    yield text, (nodes, store, records, job, keeper, now, told, losses)
 
 
 def _each(nodes: Any) -> Iterator[tuple[int, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .cases import FINDINGS, MUTATIONS, PROTOCOL, Case
+from .cases import MUTATIONS, PROTOCOL, Case
 from .check import row
 from .explorer import Explored
 
@@ -43,14 +43,7 @@ def test_mutation_is_caught(case: Case, keep: Any) -> None:
     assert found.broken.property == case.broken, found.broken.text()
 
 
-@pytest.mark.parametrize("case", FINDINGS, ids=_name)
-def test_what_the_code_does_otherwise_breaks_a_property(case: Case, keep: Any) -> None:
-    found = _explore(case)
-    keep("findings", row(case, found))
-    assert found.broken is not None and found.broken.property == case.broken, found
-
-
-@pytest.mark.parametrize("case", [*MUTATIONS, *FINDINGS], ids=_name)
+@pytest.mark.parametrize("case", MUTATIONS, ids=_name)
 def test_trace_can_be_walked(case: Case) -> None:
     """The steps that are told lead, in the model, from its beginning to where the property is broken."""
     model, broken = case.model(), _explore(case).broken
