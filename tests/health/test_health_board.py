@@ -82,7 +82,19 @@ def test_the_last_to_leave_removes_it(node: Path, mine: Board) -> None:
     assert mine.read() == [] and mine.enter(1) == 0
     assert [s.phase for s in other.read()] == [LEFT, 0] and other.read()[0].step == -1
     other.leave()
-    assert os.listdir(os.path.dirname(mine.path)) == []
+    assert not os.path.exists(os.path.dirname(mine.path)), "nothing is left in memory"
+
+
+def test_who_joins_while_the_folder_is_removed_makes_it_again(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from holdfast.health import board
+
+    def remove_too(folder: str, ours: object) -> None:
+        os.rmdir(folder)  # the last one of another board leaves just now
+
+    monkeypatch.setattr(board, "remove_leftovers", remove_too)
+    joined = Board.join(str(node), RUN, 1)
+    assert [s.phase for s in joined.read()] == [0]
+    joined.leave()
 
 
 def test_a_thread_that_writes_while_it_is_left_is_not_harmed(mine: Board) -> None:

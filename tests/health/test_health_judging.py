@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holdfast.health import Limits, Memory, Own, Seen, Verdict, judge
 from holdfast.health.judging import LATE, PERIOD, SELF
-from holdfast.health.phases import CHECKPOINT, COMPUTING, LEAVING, LEFT, RESTORE, WAITING
+from holdfast.health.phases import CALLING, CHECKPOINT, COMPUTING, LEAVING, LEFT, RESTORE, WAITING
 
 LIMITS = Limits(stopped=2.0, stall=5.0, silent=10.0)
 ME = Own(slot=0)
@@ -259,3 +259,30 @@ def test_who_gives_no_sign_and_cant_be_looked_at() -> None:
     for _ in range(150):
         said += watch.look(PERIOD, one(0, watch.now), one(1, 100.0, state="?", found=0))
     assert said == [("silent", 1)]
+
+
+def test_who_waits_in_a_call_of_mpi_is_judged_later_and_not_besides_another() -> None:
+    """Three wait at the same step for one that hangs: only that one is blamed."""
+    watch = Watch(Limits(stall=5.0))
+    watch.look(0.0)
+
+    def seen(phase: int = COMPUTING) -> list[Seen]:
+        at = watch.now + 0.1
+        calling = [one(i, at, step=3, progress_at=99.9, phase=CALLING) for i in (0, 1, 2)]
+        return [*calling, one(3, at, step=3, progress_at=100.0, phase=phase)]
+
+    told = [watch.look(0.1, *seen(), cpu=0.1) for _ in range(60)]
+    assert [t for t in told if t] == [[("stalled", 3)]]
+
+
+def test_ranks_that_wait_for_each_other_in_mpi_are_all_blamed() -> None:
+    watch = Watch(Limits(stall=5.0))
+    watch.look(0.0)
+    told = {}
+    for _ in range(100):
+        at = watch.now + 0.1
+        seen = [one(i, at, step=3, progress_at=100.0, phase=CALLING) for i in range(3)]
+        for kind, slot in watch.look(0.1, *seen, cpu=0.1):
+            told[kind, slot] = watch.now - 100.0
+    assert set(told) == {("stalled", 0), ("stalled", 1), ("stalled", 2)}
+    assert all(5.0 + SELF <= when <= 5.0 + SELF + 0.5 for when in told.values())

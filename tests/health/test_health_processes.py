@@ -124,7 +124,7 @@ def test_who_waits_for_others_or_has_left_is_not_judged(start: Start) -> None:
     ranks = start(3, stall=0.6, stopped=0.6)
     ranks[0].tell("enter waiting for ranks\nsleep 20")
     ranks[1].tell("leave\nsleep 20")
-    until(ranks, lambda: ranks[1].said("left") and ranks[0].said("doing") == "sleep")
+    until(ranks, lambda: ranks[1].said("left") is not None and ranks[0].said("doing") == "sleep")
     ranks[1].signal(signal.SIGSTOP)
     rest(ranks, 1.5)
     ranks[1].signal(signal.SIGKILL)

@@ -22,7 +22,7 @@ from .board import Board
 from .events import KINDS, Event
 from .judging import PERIOD, Limits, Memory, Own, Seen, Verdict, judge
 from .layout import NO_RANK, Slot
-from .phases import LEFT, PHASES
+from .phases import LEFT, PHASES, STORAGE
 from .processes import is_dead, look, send, supervisor
 from .stacks import Stacks, dump
 
@@ -33,6 +33,8 @@ NEIGHBOURS = 2
 _MISSING = 3 * PERIOD  # without a beat: look
 _AGAIN = 2.0  # seconds after which who was marked and still lives is killed by anyone
 _DUMP = 0.5  # seconds that stacks are waited for: half of what detection may take
+_LAST_WORDS = 1.0  # seconds that a process has to tell why it ends itself
+_LAST = Own(suspended=True)  # whose times begin anew: it judges no waits
 _LAUNCHER = 10  # beats between looks at it
 _NANO = 1e-9
 
@@ -44,7 +46,8 @@ class Beat:
     that another process found out; it must return soon, and what it raises is logged. `limits`: in seconds. `stacks`:
     whether this process lets itself be asked for its stacks. `kill`: asked before a process is ended that was judged
     stopped or stalled; False leaves it alone. `launcher`: (pid, start) of the `holdfast run` above, if it lives on this
-    node.
+    node. `report`: called before `on_event` for what no other process of the node reports: once for all of them. `moves`:
+    asked at each beat in which this process is at a checkpoint or restores: whether it gets on with that, which is progress.
     """
 
     def __init__(
@@ -56,16 +59,20 @@ class Beat:
         stacks: bool = True,
         kill: Callable[[Event], bool] = lambda event: True,
         launcher: tuple[int, int] | None = None,
+        report: Callable[[Event], object] = lambda event: None,
+        moves: Callable[[], bool] = lambda: False,
     ) -> None:
         self.board, self.limits = board, limits
         self.progress: Callable[..., None] = board.progress  # (step=-1): the cheap call for loop heads
         self._on_event, self._may_kill = on_event, kill
+        self._report, self._moves = report, moves
         self._host = os.uname().nodename
         self._launcher = launcher or supervisor()
         self._memory, self._count = Memory(), 0
         self._stacks = Stacks(board.path, board.pid, board.start) if stacks else None
         self._ending, self._running = Flag(), Lock()
         self._thread = 0
+        self._lost = False
         self.seconds = 0.0  # of processor time that the thread has used, until now
 
     def start(self) -> None:
@@ -76,12 +83,14 @@ class Beat:
         # (engine/workers.py has it as a class, on a floor above).
         start_new_thread(self._run, ())
 
-    def stop(self, timeout: float = 2.0) -> None:
+    def stop(self, timeout: float = 2.0, lost: bool = False) -> None:
         """Leave the board: nothing is expected of this process any more. Waits for the thread, at most `timeout` seconds.
-        May be called again; also without `start`, and from `on_event`."""
+        May be called again; also without `start`, and from `on_event`. `lost`: other ranks are, by what MPI says, which is
+        sooner: a last look is to tell what has become of them."""
         if os.getpid() != self.board.pid:  # a child made by fork has neither the thread nor the files
             return
         self.board.enter(LEFT)
+        self._lost = lost
         self._ending.set()
         if get_ident() != self._thread and self._running.acquire(timeout=timeout):
             self._running.release()
@@ -125,16 +134,24 @@ class Beat:
                 self.seconds = time.thread_time()
                 due = max(due + PERIOD, time.monotonic() + PERIOD / 2)
                 self._ending.wait(max(0.0, due - time.monotonic()))
+            if self._lost:
+                try:
+                    self._last()
+                except Exception:
+                    log.warning("health: the last look at the ranks of this node failed", exc_info=True)
 
     def _once(self) -> None:
         board = self.board
         board.beat()
+        if board.phase in STORAGE and self._moves():
+            board.progress()
         if (
             self._launcher is not None
             and self._count % _LAUNCHER == 0
             and is_dead(look(self._launcher[0]), self._launcher[1])
         ):
-            self._tell(Event("launcher gone", None, self._host, f"process {self._launcher[0]} is gone", time.time()))
+            gone = Event("launcher gone", None, self._host, f"process {self._launcher[0]} is gone", time.time())
+            self._tell(gone, board.slot == 0)
             self._launcher = None
         self._count += 1
         slots = board.read()
@@ -148,7 +165,14 @@ class Beat:
             if one.told in ("stopped", "stalled") and now - one.told_at > _AGAIN and one.state and one.phase != LEFT:
                 self._end(one, self._event(one.told, one, "it lives on although it was to be killed"))
 
-    def _look(self, slots: list[Slot], now: float) -> list[Seen]:
+    def _last(self) -> None:
+        """Who has died by now, and what others have found out; nobody is judged to hang any more."""
+        slots = self.board.read()
+        now = time.monotonic()
+        verdicts, self._memory = judge(self._look(slots, now, everyone=True), now, self.limits, self._memory, _LAST)
+        self._act([v for v in verdicts if v.kind == "died" or not v.first], slots)
+
+    def _look(self, slots: list[Slot], now: float, everyone: bool = False) -> list[Seen]:
         own, stall = self.board.slot, self.limits.stall
         there = [i for i, s in enumerate(slots) if s.phase != LEFT and s.pid and s.start and i != own]
         behind = [i for i in there if i > own] + [i for i in there if i < own]
@@ -158,7 +182,8 @@ class Beat:
             s = slots[i]
             beat_at, progress_at = s.beat_at * _NANO, s.progress_at * _NANO
             told = KINDS[s.verdict - 1] if 0 < s.verdict <= len(KINDS) else ""
-            reason = i in near or now - beat_at > _MISSING or told or (stall is not None and now - progress_at >= stall)
+            still = stall is not None and now - progress_at >= stall
+            reason = everyone or i in near or now - beat_at > _MISSING or told or still
             state, found = look(s.pid) if reason and i != own else (None, 0)
             seen.append(
                 Seen(i, s.pid, s.start, s.rank, s.phase, s.beats, beat_at, progress_at, s.step, state, found, told,
@@ -190,11 +215,18 @@ class Beat:
             if verdict in mine and verdict.kind in ("stopped", "stalled"):
                 if one.slot == self.board.slot:
                     own.append((one, event))
-                else:
-                    self._end(one, event)
-            self._tell(event)
+                    continue
+                self._end(one, event)
+            self._tell(event, verdict in mine or verdict.kind == "silent")
         for one, event in own:  # last: there is no afterwards
+            # Telling may never end: what hangs may hold a lock that it needs.
+            start_new_thread(self._end_later, (one, event))
+            self._tell(event, True)
             self._end(one, event)
+
+    def _end_later(self, one: Seen, event: Event) -> None:
+        time.sleep(_LAST_WORDS)
+        self._end(one, event)
 
     def _end(self, one: Seen, event: Event) -> None:
         if self._may_kill(event):
@@ -205,8 +237,9 @@ class Beat:
         phase = PHASES[one.phase] if 0 <= one.phase < len(PHASES) else "an unknown phase"
         return Event(kind, rank, self._host, f"{detail} ({phase})" + (f"\n{text}" if text else ""), time.time())
 
-    def _tell(self, event: Event) -> None:
-        try:
-            self._on_event(event)
-        except Exception:
-            log.warning("health: what the program does on %r failed", event.kind, exc_info=True)
+    def _tell(self, event: Event, report: bool) -> None:
+        for call in [self._report, self._on_event] if report else [self._on_event]:
+            try:
+                call(event)
+            except Exception:
+                log.warning("health: what the program does on %r failed", event.kind, exc_info=True)

@@ -24,7 +24,7 @@ from ..store.owned import own_directory
 from . import layout
 from .layout import BYTES, COUNT_AT, HEADER, NO_RANK, SLOT, SLOTS, Identity, Slot
 from .leftovers import left_alone, remove, remove_leftovers
-from .phases import COMPUTING, LEFT
+from .phases import CALLING, COMPUTING, LEFT
 from .processes import this_process
 
 NODE_MEMORY = "HOLDFAST_NODE_MEMORY"  # as in run/levels/nodes.py, which stands above; tests/health compares
@@ -64,13 +64,20 @@ class Board:
         if not re.fullmatch(r"[0-9a-f]{32}", run):
             raise UsageError(f"There is no board for a run {run!r:.80}; nothing was changed.")
         identity = Identity.here(run, attempt)
-        folder = own_directory(os.path.abspath(root), f"holdfast-{identity.uid}/boards", create=True)
+        place = os.path.abspath(root), f"holdfast-{identity.uid}/boards"
+        folder = own_directory(*place, create=True)
         path = f"{folder}/{identity.name}"
         remove_leftovers(folder, identity)
         deadline = time.monotonic() + timeout
         try:
             while True:
-                fd = _open_or_make(path, identity)
+                try:
+                    fd = _open_or_make(path, identity)
+                except FileNotFoundError:  # who left the last board of all has removed the folder
+                    if time.monotonic() >= deadline:
+                        raise
+                    own_directory(*place, create=True)
+                    continue
                 try:
                     _lock(fd, path, deadline)
                     if _same_file(fd, path):  # else one that is over was removed meanwhile
@@ -113,6 +120,22 @@ class Board:
         self.progress()
         return before
 
+    def call(self, entering: bool) -> None:
+        """The program's own thread goes into a call in which it waits for other ranks, or comes out of it. For every such call:
+        it costs less than half a microsecond."""
+        own = self._own
+        if entering:
+            if own[layout.PHASE] == COMPUTING:
+                own[layout.PHASE] = CALLING
+        elif own[layout.PHASE] == CALLING:
+            own[layout.PHASE] = COMPUTING
+        own[_PROGRESS_AT] = monotonic_ns()
+
+    @property
+    def phase(self) -> int:
+        """What this process is in."""
+        return int(self._own[layout.PHASE])
+
     def take_rank(self, rank: int) -> None:
         """Another rank is this process's from now on, as after a repair."""
         self._own[layout.RANK] = rank
@@ -149,6 +172,7 @@ class Board:
                 _lock(fd, self.path, time.monotonic() + timeout)
                 if _same_file(fd, self.path) and left_alone(fd, self.identity):
                     remove(self.path)
+                    os.rmdir(os.path.dirname(self.path))  # if it was the last board: nothing is left in memory
             finally:
                 os.close(fd)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from .phases import LEAVING, LEFT, STORAGE, WAITING
+from .phases import CALLING, LEAVING, LEFT, STORAGE, WAITING
 from .processes import GONE, UNKNOWN
 
 PERIOD = 0.1  # seconds between a process's beats, and between its looks
@@ -137,7 +137,9 @@ def judge(
             say("silent", one, f"no beat for {now - one.beat_at:.1f} s")
         if limits.stall is None or not _may_stall(one, own):
             continue
-        patience = limits.stall + (SELF if one.slot == own.slot and len(seen) > 1 else 0.0)
+        # Who waits in a call of MPI waits for another, on whatever node: that one is found first, and so ends the call.
+        late = one.phase == CALLING or (one.slot == own.slot and len(seen) > 1)
+        patience = limits.stall + (SELF if late else 0.0)
         if now - max(one.progress_at, anew) >= patience:
             suspects[key] = one.progress_at
             if before.suspects.get(key) == one.progress_at:  # twice: once may be a look at words half written
@@ -179,8 +181,10 @@ def _may_stall(one: Seen, own: Own) -> bool:
 
 
 def _hindmost(stalled: Iterable[Seen]) -> list[Seen]:
-    """Of several that stand still, those at the lowest step: the others may wait for them in calls of the program's own."""
+    """Of several that stand still, those that are in no call of MPI, and of these those at the lowest step: the others may wait
+    for them."""
     stalled = list(stalled)
+    stalled = [one for one in stalled if one.phase != CALLING] or stalled
     least = min((one.step for one in stalled), default=0)
     return [one for one in stalled if one.step == least]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-COMPUTING, CHECKPOINT, RESTORE, WAITING, LEAVING, LEFT = range(6)
+COMPUTING, CHECKPOINT, RESTORE, WAITING, CALLING, LEAVING, LEFT = range(7)
 
+# WAITING is in a call of the library's that has a deadline; CALLING in one of the program's own, which has none.
 # `LEFT` is set by leaving itself: from then on nothing is expected of the process, not even that it lives.
-PHASES = ("computing", "checkpoint", "restore", "waiting for ranks", "leaving", "left")
+PHASES = ("computing", "checkpoint", "restore", "waiting for ranks", "in a call of MPI", "leaving", "left")
 
 STORAGE = frozenset({CHECKPOINT, RESTORE})
