@@ -54,6 +54,7 @@ class Options:
     overlap: str = "wait"  # "wait" | "skip" a checkpoint that is due while another is in flight | "off": none is ever in flight
     engine: str = "thread"  # "thread" | "process": who digests and writes
     time_limit: float | str = "auto"  # seconds after which the program has left; "auto": HOLDFAST_DEADLINE, or the job's; "off"
+    stall_timeout: float | None = None  # seconds without progress after which a rank is ended as hung; None ("off"): never
     levels: tuple[Level, ...] | None = None  # where checkpoints are kept; None: chosen when the run is opened
 
 
@@ -88,6 +89,10 @@ def _positive(value: Any) -> float:
 
 def _time_limit(value: Any) -> float | str:
     return value if value in ("auto", "off") else _positive(parse_seconds(value))
+
+
+def _stall_timeout(value: Any) -> float | None:
+    return None if value in (None, "off") else _positive(parse_seconds(value))
 
 
 def _threads(value: Any) -> int:
@@ -152,6 +157,7 @@ _PARSE: dict[str, Callable[[Any], Any]] = {
     "overlap": _choice("wait", "skip", "off"),
     "engine": _choice("thread", "process"),
     "time_limit": _time_limit,
+    "stall_timeout": _stall_timeout,
     "levels": _levels,
 }
 

@@ -44,6 +44,7 @@ from .resume import Restored, Resume
 from .settling import settle
 from .signals import TIME_LIMIT, Interrupts, signal_name
 from .timelimit import Limit
+from .watching import Watching
 
 if TYPE_CHECKING:
     from .levels import Levels
@@ -59,7 +60,9 @@ def _remind(there: weakref.ref[Execution]) -> None:
     x = there()
     if x is None or x.closed or x.forked:
         return
+    x.watching.leave()
     x._await(seconds=_LEAVING)
+    x.watching.stop()
     if x.left or not x.settled or x.group.rank != 0 or "HOLDFAST_SUPERVISED" in os.environ:
         return
     newest = f"A start goes on from version {x.newest}" if x.newest else "There is no version: a start begins anew"
@@ -108,6 +111,7 @@ class Execution:
         self.rollback: Callable[[], None] | None = None
         self.foreign: tuple[StoredFile, ...] = ()  # output files of all ranks, if the restored version had other ranks
         self.levels: Levels | None = None
+        self.watching = Watching()
         self.closers: list[Callable[[], None]] = []
         self.repairs = 0  # of the group, before this execution
         self.called_off: Callable[[], bool] | None = None  # whether other ranks are lost, and this one is to leave for the repair
@@ -143,7 +147,10 @@ class Execution:
     def settle(self) -> None:
         """Agree on the version to go on from, restore exactly its state, and seal it as this attempt's base; once."""
         if not self.settled:
-            settle(self)
+            # Where nodes rebuild what others have lost, waiting for one another is part of everything, and has deadlines.
+            phase = "restore" if self.levels is None else "waiting for ranks"
+            with self.watching.during(phase):
+                settle(self)
 
     def learn_mtbf(self) -> None:
         """How often the attempts on record failed, for `auto` without an `mtbf`."""
@@ -199,12 +206,16 @@ class Execution:
         """A checkpoint that the program asks for: at the next loop head, at once outside of loops."""
         self.loops.moved = True
         self.patient = (self.pending is not None and self.patient) or wait
-        self.pending = self.pending or Handle(self.writer.number, self.options.timeout)
+        self.pending = self.pending or self._handle()
         return self.pending if self.loops.active else self.take("request", wait=self.patient)
 
     def take(self, reason: str, complete: bool = False, wait: bool = True) -> Handle:
         """Take a checkpoint now; `wait` until it is durable. Raises or warns as `on_error` says, also what the one before
         failed with; a last one (`signal`, `final`) always waits, and raises its own error alone."""
+        with self.watching.during("checkpoint"):
+            return self._take(reason, complete, wait)
+
+    def _take(self, reason: str, complete: bool, wait: bool) -> Handle:
         began = time.perf_counter()
         last = reason in ("signal", "final")
         try:
@@ -214,7 +225,7 @@ class Execution:
                 self.pending.end(error)
                 self.pending = None
             raise
-        handle, self.pending = self.pending or Handle(self.writer.number, self.options.timeout), None
+        handle, self.pending = self.pending or self._handle(), None
         self.patient, self._newest = False, handle
         self.writer.begin(
             handle, began, self.step, self.loops.positions, complete, reason, lambda: self._collect(final=complete),
@@ -235,6 +246,9 @@ class Execution:
             self.loops.watch(handle)
         return handle
 
+    def _handle(self) -> Handle:
+        return Handle(self.writer.number, self.options.timeout, self.watching)
+
     def has_landed(self) -> bool:
         """Whether this rank knows what became of the version in flight (local, cheap)."""
         return self.writer.landed
@@ -244,14 +258,15 @@ class Execution:
         told, because a later version is to be tried."""
         was_flying, self.flying = self.flying, False
         try:
-            seconds = self.writer.land()
+            with self.watching.during("checkpoint"):
+                seconds = self.writer.land()
             if was_flying and seconds is not None:
                 self.costs.landed(seconds)
                 if self._newest is not None and self._newest.durable:
                     self.costs.durable(self._newest.seconds + seconds)
             if self.writer.missed:  # its place failed: another one is due, and goes to the run's own store
                 self.writer.missed = False
-                self.pending = self.pending or Handle(self.writer.number, self.options.timeout)
+                self.pending = self.pending or self._handle()
         except HoldfastError as error:
             if told and isinstance(error, CheckpointError):
                 log.error("%s", error)
@@ -260,6 +275,11 @@ class Execution:
         finally:
             if was_flying:
                 self.loops.watch(None)
+
+    def arrive(self) -> None:
+        """Wait for the version in flight and keep its error for `land` (local)."""
+        with self.watching.during("checkpoint"):
+            self.writer.arrive()
 
     def _collect(self, final: bool) -> tuple[list[Item], list[StoredFile]]:
         """This rank's state: protected objects, then stored ones that the program has not protected yet (local)."""
@@ -296,7 +316,8 @@ class Execution:
         else:
             self.land(told=True)
         if self.levels is not None:
-            self.levels.end(complete=False)
+            with self.watching.during("leaving"):
+                self.levels.end(complete=False)
         if error is None and not self.loops.moved and not self.writer.written:
             code = EXIT_INTERRUPTED_NO_PROGRESS
         if error is None:
@@ -309,6 +330,7 @@ class Execution:
                 log.error("%s: the last checkpoint failed: %s", name, error)
         self.interrupts.pending = 0
         self.left = True
+        self.watching.leave()
         raise Interrupted(code, name, self.newest) from error
 
     def _end_interrupted(self, name: str, limit: Limit | None) -> bool:
@@ -340,7 +362,8 @@ class Execution:
             self.loops.complete, self.loops.moved = True, False
         self.land()
         if self.levels is not None:
-            self.levels.end(complete=True)
+            with self.watching.during("leaving"):
+                self.levels.end(complete=True)
         self.end("complete")
         self.left = True
 
@@ -371,6 +394,7 @@ class Execution:
     def abandon(self) -> None:
         """Ranks are lost: let go of everything without asking the others. What is in flight fails, or is fenced off (local)."""
         self.closed = self.left = True
+        self.watching.stop(lost=True)
         self.interrupts.restore()
         self.files.close()
         for closer in self.closers:
@@ -382,6 +406,7 @@ class Execution:
         """Release everything (local)."""
         if self.closed or self.forked:
             return
+        self.watching.leave()
         self.end("closed")
         self.closed = True
         self.interrupts.restore()

@@ -7,6 +7,7 @@ import time
 import warnings
 
 from ..errors import CheckpointError, DeadlineError, HoldfastError, UsageError
+from .watching import Watching
 
 STATES = ("captured", "written", "durable")
 
@@ -24,7 +25,7 @@ class Handle:
     ranks, once it is durable.
     """
 
-    def __init__(self, version: int, timeout: float) -> None:
+    def __init__(self, version: int, timeout: float, watching: Watching | None = None) -> None:
         self.version = version
         self.captured = self.written = self.durable = self.done = False
         self.seconds = 0.0
@@ -32,6 +33,7 @@ class Handle:
         self.error: HoldfastError | None = None
         self.begun = False
         self._timeout = timeout
+        self._watching = watching or Watching()
         self._changed = threading.Condition()
 
     def __repr__(self) -> str:
@@ -56,7 +58,7 @@ class Handle:
             )
         seconds = self._timeout if timeout is None else timeout
         end = time.monotonic() + seconds
-        with self._changed:
+        with self._watching.during("checkpoint"), self._changed:
             while not (getattr(self, state) or self.done):
                 rest = end - time.monotonic()
                 if rest <= 0:

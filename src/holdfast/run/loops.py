@@ -84,10 +84,13 @@ class Loops:
         self._stack.append(name)
         self._behind.pop(name, None)
         self._totals[name] = n
-        at, within, decide = self._at, self._within, pacer.decide
+        at, within, decide, progress = self._at, self._within, pacer.decide, run.watching.progress
+        outermost = len(self._stack) == 1  # its steps tell how far ranks are, an inner one's begin anew
         try:
             while n is None or step < n:
                 at[name] = step
+                if progress is not None:
+                    progress(step if outermost else -1)
                 if name in within:
                     self._forget_inner(name)
                 if run.called_off is not None and run.called_off():

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,9 +21,11 @@ from ..policy import Keep
 from ..store import KeyMissingError, Store, open_store
 from .execution import Execution
 from .fencing import Heartbeat, fence
+from .handle import Handle
 from .reporting import report_begun
 from .resume import Resume
 from .run import Run
+from .watching import Watching
 
 if TYPE_CHECKING:
     from .levels import Levels
@@ -50,7 +53,7 @@ def open(
     failed checkpoint does, "raise" (default) or "warn". takeover: take the run from a holder that lives. config: an
     option file's path, or a mapping. mode: "a" resumes or begins, "r" reads and never writes. Further options: `signals`,
     `params_changed`, `objects_changed`, `ranks_changed`, `timeout`, `lease`, `threads`, `capture`, `staging`, `arena`,
-    `incremental`, `max_chain`, `overlap`, `engine`, `levels` (see `holdfast.config.Options`);
+    `incremental`, `max_chain`, `overlap`, `engine`, `time_limit`, `stall_timeout`, `levels` (see `holdfast.config.Options`);
     all can stand in `holdfast.toml` and as HOLDFAST_* in the environment.
 
     Raises ConfigError, UsageError, RunInUseError, MismatchError (params, ranks), StorageError, DamageError.
@@ -103,6 +106,8 @@ def _open_readonly(url: str | os.PathLike[str], group: Group, options: Options) 
 def _open(
     url: str | os.PathLike[str], group: Group, options: Options, params: dict[str, Any] | None, repaired: bool
 ) -> Execution:
+    watching = Watching()
+    group = watching.mark(group)
     # Rank 0 makes the place and looks; the others open it when it is there.
     told = from_root(group, "opening the run", lambda: _prepare(url, options, repaired))
     assert isinstance(told, dict)
@@ -152,7 +157,24 @@ def _open(
         heartbeat = Heartbeat(store, lambda: execution.writer.attempt, options.lease)
         execution.closers.append(heartbeat.stop)
         report_begun(where, attempt)
+    execution.watching = watching
+    if group.size > 1 or options.stall_timeout is not None:
+        _watch(execution, told["run"])
     return execution
+
+
+def _watch(execution: Execution, run: str) -> None:
+    """Stand on this node's board until the execution ends, or is forgotten (local)."""
+    watching, writer = execution.watching, weakref.ref(execution.writer)
+
+    def flying() -> Handle | None:
+        w = writer()
+        return None if w is None else w.flying
+
+    watching.join(run, execution.writer.attempt, execution.group.rank, execution.options.stall_timeout, flying)
+    execution.closers.append(watching.stop)
+    # At exit `execution` sees to it itself, before MPI ends.
+    weakref.finalize(execution, watching.stop).atexit = False
 
 
 def _prepare(url: str | os.PathLike[str], options: Options, repaired: bool) -> dict[str, Any]:

@@ -22,7 +22,10 @@ from .resume import Restored
 from .transaction import Transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..catalog import Version
+    from ..health import Event
 
 T = TypeVar("T")
 
@@ -95,7 +98,8 @@ class Run:
             self._used = True
         elif not again:
             self._used = True
-            self._provide(entry)
+            with x.watching.during("restore"):
+                self._provide(entry)
         return obj
 
     def _provide(self, entry: Entry) -> None:
@@ -106,7 +110,7 @@ class Run:
         if x.restored is not None and x.resume.recut and not x.writer.written:
             x.resume.provide(entry)
             return
-        x.writer.arrive()
+        x.arrive()
         carry = x.writer.carry
         if carry is None or entry.name not in carry.objects:
             return
@@ -161,7 +165,7 @@ class Run:
         x = self._x
         name = os.path.normpath(os.fspath(path))
         check_text("run.file", name, 4096)
-        x.writer.arrive()
+        x.arrive()
         if x.settled:
             known = (x.writer.carry.part.files if x.writer.carry else ()) + x.foreign
         else:
@@ -174,7 +178,7 @@ class Run:
         """Give up the object `name`, protected or only stored: the next versions do not hold it (local)."""
         self._check("drop")
         x = self._x
-        x.writer.arrive()
+        x.arrive()
         reader = x.writer.carry if x.settled else x.resume.reader
         entry = x.objects.drop(name)
         if entry is None and (reader is None or name not in reader.objects):
@@ -228,6 +232,26 @@ class Run:
     def repairs(self) -> int:
         """How often lost ranks were replaced by spares since the program started (see `holdfast.launch`)."""
         return self._x.repairs
+
+    @property
+    def health(self) -> tuple[Event, ...]:
+        """What has been found out about the ranks of this node and the job, oldest first, also before a repair (local).
+
+        Each has `kind` (died, stopped, stalled, silent, launcher gone), `rank` (None: nobody's in particular), `host`,
+        `detail`, `at` (Unix time, seconds) and `stacks`; `str(event)` is a line for people. Empty where one rank runs without
+        `stall_timeout`.
+        """
+        return self._x.watching.events
+
+    def on_health(self, hook: Callable[[Event], object]) -> None:
+        """Have `hook(event)` called for each event from now on (local; per execution: `main` does it again after a repair).
+
+        It is called in a thread of its own beside the program, on every rank of the node on which something was found out,
+        and must return soon: no collective calls, no calls of this run. What it raises is logged.
+        """
+        if not callable(hook):
+            raise UsageError(f"run.on_health({hook!r}): a function of one argument, the event, is needed.")
+        self._x.watching.on_event(hook)
 
     @property
     def versions(self) -> list[Version]:
@@ -323,7 +347,7 @@ class Run:
         except DamageError:
             if version is not None or x.writer.flying is None:
                 raise
-            x.writer.arrive()  # a version that has landed meanwhile may have made the one that was read superfluous
+            x.arrive()  # a version that has landed meanwhile may have made the one that was read superfluous
             x.writer.tidying.finish()
             return load_object(x.reading, x.group, x.options.threads, name, version, rank)
 
@@ -361,6 +385,9 @@ class Run:
             x.close()
 
     def _check(self, call: str, writes: bool = True) -> None:
+        progress = self._x.watching.progress
+        if progress is not None:
+            progress()
         if self._x.closed:
             raise UsageError(f"run.{call}: the run is closed.")
         if self._x.forked:

@@ -64,7 +64,8 @@ class Transaction:
                 causes=others.causes,
             ) from None
         self._run.land()  # what a checkpoint before has failed with is no failure of this record, if it is only warned of
-        published = self._run.writer.record(
-            time.perf_counter(), self.label, self._run.step, list(self._items.values())
-        )
+        with self._run.watching.during("checkpoint"):
+            published = self._run.writer.record(
+                time.perf_counter(), self.label, self._run.step, list(self._items.values())
+            )
         self.version = published.commit.version
