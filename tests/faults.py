@@ -149,7 +149,7 @@ class Faults:
             more = {"offset": args[2], "nbytes": memoryview(args[1]).nbytes}
         elif name in ("fallocate", "ftruncate"):
             more = {"nbytes": args[1]}
-        elif name in ("link", "rename_new"):
+        elif name in ("link", "rename", "rename_new"):
             more = {"to": args[1]}
         return Call(self.count + 1, name, path, **more)
 

@@ -30,7 +30,7 @@ Seen = list[tuple[str, str]]  # name of the call at the door, path
 _DOOR = {
     "openat": "open", "open": "open", "close": "close", "pwrite64": "pwrite", "preadv": "pread", "preadv2": "pread",
     "ftruncate": "ftruncate",
-    "fsync": "fsync", "fallocate": "fallocate", "link": "link", "linkat": "link", "renameat2": "rename_new",
+    "fsync": "fsync", "fallocate": "fallocate", "link": "link", "linkat": "link", "renameat2": "rename_new", "rename": "rename",
     "unlink": "unlink", "unlinkat": "unlink", "mkdir": "mkdir", "mkdirat": "mkdir", "rmdir": "rmdir",
     "utimensat": "utime", "lstat": "lstat",
 }  # fmt: skip

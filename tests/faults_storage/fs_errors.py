@@ -37,22 +37,27 @@ def campaign(ground: Ground, mode: str, on_error: str) -> dict[str, int]:
         writes = [c for c in calls if c.name == "pwrite"]
         for i in filter(ground.mine, range(1, len(writes) + 1)):
             for part in (None, 1, 0):  # half of the bytes; one; none, which no disk may answer for ever
-                points[_play(ground, Faults("short", at=i, match=named("pwrite"), part=part), on_error, False)] += 1
+                points[_play(ground, Faults("short", at=i, match=named("pwrite"), part=part), on_error, False, False)] += 1
         return points
     code: int = getattr(errno, mode.removesuffix("-on"))
-    reported = reporting(calls)
+    reported, linked = reporting(calls), commit_of(calls)
     for call in filter(lambda c: ground.mine(c.number), calls):
         if mode.endswith("-on"):
             faults = Faults("error", errno=code, match=_From(call.number))
         else:
             faults = Faults("error", at=call.number, errno=code)
-        points[_play(ground, faults, on_error, call.number > reported)] += 1
+        points[_play(ground, faults, on_error, call.number > linked, call.number > reported)] += 1
     return points
+
+
+def commit_of(calls: list[Call]) -> int:
+    """Number of the call that gives the commit its name."""
+    return next(c.number for c in calls if c.name == "link" and (c.to or "").endswith("/commit"))
 
 
 def reporting(calls: list[Call]) -> int:
     """Number of the last look for a later fence: what comes after it is retention, of a version that is reported."""
-    linked = next(c.number for c in calls if c.name == "link" and (c.to or "").endswith("/commit"))
+    linked = commit_of(calls)
     looks = (c.number for c in calls if c.name == "scandir" and c.path.endswith("/attempts"))
     return int(min(number for number in looks if number > linked))
 
@@ -68,8 +73,9 @@ class _From:
         return self.seen >= self.first
 
 
-def _play(ground: Ground, faults: Faults, on_error: str, retaining: bool) -> str:
-    """`retaining`: the fault comes when the version has been reported, and must not become its error."""
+def _play(ground: Ground, faults: Faults, on_error: str, committed: bool, retaining: bool) -> str:
+    """`committed`: the fault comes behind the commit's name: the version is whole, and stays whatever is told; `retaining`:
+    it comes when the version has been reported, and must not become its error."""
     play = _STYLES[on_error]
     ground.reset("loop" if play is _loop else "explicit")
     found = Child(lambda: play(ground, faults)).result()
@@ -85,9 +91,7 @@ def _play(ground: Ground, faults: Faults, on_error: str, retaining: bool) -> str
     else:
         expect(not retaining, point, "an error of a version that is durable and counts")
         _clear(ground, point, faults, error)
-        # With all calls failing, what the commit's name did can't be taken back: whole, it may count.
-        allowed = (2, 3) if lasting else (2,)
-        expect(found["read"][0] in allowed, point, f"an error, but version {found['read'][0]} is the newest")
+        expect(found["read"][0] == (3 if committed else 2), point, f"an error, but version {found['read'][0]} is the newest")
     step = {2: 4, 3: 6}.get(found["read"][0], 0)
     expect(found["read"][1] == ground.truth[step], point, "what a start would read is another state")
     expect(not found["before"] or error is None, point, f"damage of the version before: {found['before']}")

@@ -345,7 +345,9 @@ class Writer:
         from it by now, and it is left as it is. Nobody but this rank puts that."""
         if not self.store.exists(f"{draft.path}/{COMMIT_NAME}"):
             remove(self.store, draft.kind, draft.name)
-        elif draft.kind == "checkpoint":
+            return
+        log.info("%s %d failed behind its commit, and stays: a start may go on from it", draft.kind, draft.version)
+        if draft.kind == "checkpoint":
             self.tidying.counts(draft.name)
 
     def prepare(self, items: Sequence[Item]) -> None:
