@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from health_support import RUN
 
-from holdfast.health import Beat, Board, Event, Limits, layout, processes
+from holdfast.health import KINDS, Beat, Board, Event, Limits, Seen, layout, processes
 
 
 @pytest.fixture
@@ -117,3 +117,22 @@ def test_phases_are_entered_and_left_again(node: Path) -> None:
     beat.take_rank(9)
     assert beat.board.read()[0].rank == 9
     beat.stop()
+
+
+def test_who_has_moved_since_it_was_found_stalled_is_spared(node: Path) -> None:
+    """Of several that wait for each other the first one's end may set the others free, while their stacks are asked for."""
+    asked: list[Event] = []
+    watcher = Beat(Board.join(str(node), RUN, 1, 0), print, stacks=False, kill=lambda event: asked.append(event) is not None)
+    other = Board.join(str(node), RUN, 1, 1)
+    one = Seen(1, os.getpid(), 1, 1, 0, 0, 0.0, 0.0)  # of another start: no signal could reach it
+    event = Event("stalled", 1, "here", "", 0.0)
+    watcher.board.mark(1, KINDS.index("stalled") + 1)
+    watcher._end(one, event)
+    assert asked == [event]
+    other.progress()
+    watcher._end(one, event)
+    assert asked == [event]
+    other.leave()
+    watcher.stop()
+    watcher._end(one, event)
+    assert asked == [event]

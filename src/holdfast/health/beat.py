@@ -229,6 +229,11 @@ class Beat:
         self._end(one, event)
 
     def _end(self, one: Seen, event: Event) -> None:
+        slots = self.board.read()
+        if event.kind == "stalled":
+            s = slots[one.slot] if one.slot < len(slots) else None  # None: this process has left meanwhile
+            if s is None or s.phase == LEFT or s.progress_at > s.verdict_at:  # what it waited for may have been ended
+                return
         if self._may_kill(event):
             send(one.pid, one.start, signal.SIGKILL)
 
