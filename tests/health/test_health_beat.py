@@ -122,7 +122,12 @@ def test_phases_are_entered_and_left_again(node: Path) -> None:
 def test_who_has_moved_since_it_was_found_stalled_is_spared(node: Path) -> None:
     """Of several that wait for each other the first one's end may set the others free, while their stacks are asked for."""
     asked: list[Event] = []
-    watcher = Beat(Board.join(str(node), RUN, 1, 0), print, stacks=False, kill=lambda event: asked.append(event) is not None)
+
+    def kill(event: Event) -> bool:
+        asked.append(event)
+        return False
+
+    watcher = Beat(Board.join(str(node), RUN, 1, 0), print, stacks=False, kill=kill)
     other = Board.join(str(node), RUN, 1, 1)
     one = Seen(1, os.getpid(), 1, 1, 0, 0, 0.0, 0.0)  # of another start: no signal could reach it
     event = Event("stalled", 1, "here", "", 0.0)

@@ -144,6 +144,8 @@ def judge(
             suspects[key] = one.progress_at
             if before.suspects.get(key) == one.progress_at:  # twice: once may be a look at words half written
                 stalled[key] = one
+    if any(v.kind != "silent" for v in verdicts):
+        stalled.clear()  # they may have waited for the one of whom something is said now
     for one in _hindmost(stalled.values()):
         where = f" since step {one.step}" if one.step >= 0 else ""
         say("stalled", one, f"none for {now - one.progress_at:.1f} s{where}")
