@@ -57,6 +57,13 @@ class InPlaceWriting:
         """Nothing waits for what was put before."""
 
     def finish(self) -> tuple[list[Written], int]:
+        written, end = self._compact()
+        self._units = []
+        self._file.finish(self._key, end)
+        return written, end
+
+    def _compact(self) -> tuple[list[Written], int]:
+        """Digest all, and close the gaps of what is as it was: what became of each unit, and where the last one ends."""
         memory, units = self._file.view, self._units
         places = _places(units)
         digests: list[Sequence[bytes]] = [()] * len(units)
@@ -84,9 +91,6 @@ class InPlaceWriting:
                 memory[end : end + unit.nbytes] = memory[place : place + unit.nbytes]
             written.append(Written(end, found))
             end += unit.nbytes
-        del memory
-        self._units = []
-        self._file.finish(self._key, end)
         return written, end
 
     def abort(self) -> None:

@@ -50,8 +50,8 @@ _Write = Callable[[str], tuple[Plan, list[Written], int]]
 @dataclass
 class Writer:
     """Writes this attempt's versions, on all ranks alike. `number`: the next version's; `carry`: this rank's reader of the
-    newest version; `chain`: what that one hangs on; `background`: the ranks as the version in flight sees them, None if only the
-    program's thread may speak to them."""
+    newest version; `chain`: what that one hangs on; `background`: the ranks as the version in flight sees them, None if only
+    the program's thread may speak to them."""
 
     store: Store
     group: Group

@@ -114,7 +114,7 @@ class Execution:
         self.watching = Watching()
         self.closers: list[Callable[[], None]] = []
         self.repairs = 0  # of the group, before this execution
-        self.called_off: Callable[[], bool] | None = None  # whether other ranks are lost, and this one is to leave for the repair
+        self.called_off: Callable[[], bool] | None = None  # whether ranks are lost, and this one is to leave for the repair
         self._owner = os.getpid()
         self.left = False  # whether the program has said how it ends
         if attempt:

@@ -40,6 +40,8 @@ def _fixed(zone: Any) -> None:
         return
     if type(zone) is not timezone or len(zone.__getinitargs__()) != 1:  # type: ignore[attr-defined]
         raise ValueError(f"its time zone {zone!r} is not a plain offset from UTC (datetime.timezone without a name)")
+    if timedelta(0) < abs(zone.utcoffset(None)) < timedelta(seconds=1):  # Python reads such an offset back as UTC
+        raise ValueError(f"its time zone {zone!r} is less than a second from UTC")
 
 
 def write_datetime(when: datetime) -> Any:
