@@ -472,9 +472,9 @@ def test_several_ranks_on_a_node_and_a_node_without_anything(nodes):
     "fault",
     [
         pytest.param("1:kill at=1 name=pwrite path=nodes", id="while it rebuilds"),
-        pytest.param("1:kill at=1 name=pwrite path=run/versions", id="while it copies"),
-        pytest.param("0:kill at=1 name=link path=run/versions", id="before an index"),
-        pytest.param("0:error at=2 name=pwrite path=run/versions errno=ENOSPC", id="no room"),
+        pytest.param("1:kill at=1 name=pwrite path=run/incoming", id="while it copies"),
+        pytest.param("0:kill at=1 name=link path=run/incoming", id="before an index"),
+        pytest.param("0:error at=2 name=pwrite path=run/incoming errno=ENOSPC", id="no room"),
     ][: 4 if "LEVELS_SAMPLE" in os.environ else 2],
 )
 def test_a_second_salvage_succeeds(killed, fault):
