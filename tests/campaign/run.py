@@ -1,6 +1,6 @@
 """`make campaign`: many runs with many faults (docs/campaign.md). Exit status 1 if anything failed or could not be done.
 
-    python tests/campaign/run.py [--parts A,B,C,D,E,F] [--runs N] [--seed S] [--quick]
+    python tests/campaign/run.py [--parts A,B,C,D,E,F,G] [--runs N] [--seed S] [--quick] [--page FILE]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ import holdfast  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from campaign import flights, heat_kills, levels, serial_kills, syscall_points  # noqa: E402
+from campaign import flights, heat_kills, levels, serial_kills, survive, survive_page, syscall_points  # noqa: E402
 
 Tell = Callable[[str], None]
 Part = Callable[[Path, argparse.Namespace, Tell], dict[str, Any]]
@@ -95,6 +96,11 @@ def part_f(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
     return levels.campaign(base, tell, args.quick)
 
 
+def part_g(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
+    jobs = args.runs if args.runs is not None else 5 if args.quick else 500
+    return survive.campaign(base, jobs, args.seed, tell, seconds=60 * args.minutes)
+
+
 PARTS: dict[str, tuple[str, Part]] = {
     "B": ("system calls of one checkpoint", part_b),
     "C": ("power loss", part_c),
@@ -102,16 +108,19 @@ PARTS: dict[str, tuple[str, Part]] = {
     "E": ("versions in flight", part_e),
     "A": ("heat on 4 ranks killed", part_a),
     "F": ("nodes with levels killed", part_f),
+    "G": ("faults survived in place", part_g),
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Many runs with many faults; see docs/campaign.md.")
-    parser.add_argument("--parts", default="A,B,C,D,E,F", help="which (A,B,C,D,E,F)")
-    parser.add_argument("--runs", type=int, help="runs of part A (50)")
+    parser.add_argument("--parts", default="A,B,C,D,E,F,G", help="which (A,B,C,D,E,F,G)")
+    parser.add_argument("--runs", type=int, help="runs of part A (50), jobs of part G (500)")
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--quick", action="store_true", help="a sample of each part")
     parser.add_argument("--dir", type=Path, default=ROOT / ".campaign", help="where it works (.campaign)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which part G begins no more jobs")
+    parser.add_argument("--page", type=Path, help="where part G's table goes (docs/reliability.md; no file: not written)")
     args = parser.parse_args()
     parts = [part.strip().upper() for part in args.parts.split(",")]
     if unknown := set(parts) - set(PARTS):
@@ -130,6 +139,10 @@ def main() -> int:
                 print(results[name]["problems"][-1], flush=True)
     path = args.dir / "results.json"
     path.write_text(json.dumps({"seed": args.seed, "quick": args.quick, "source": source, "parts": results}, indent=1) + "\n")
+    if args.page is not None and "kinds" in results.get("G", {}):
+        where = f"a {os.cpu_count()}-core {platform.machine()} machine, {platform.system()} {platform.release().split('-')[0]}"
+        text = survive_page.page(results["G"], source, args.seed, time.strftime("%Y-%m-%d"), where)
+        args.page.write_text(text)
     _summary(results)
     print(f"everything in {path}")
     return 1 if any(result["problems"] for result in results.values()) else 0
@@ -169,7 +182,7 @@ def _summary(results: dict[str, dict[str, Any]]) -> None:
         verdict = f"{problems} PROBLEMS" if problems else "passed"
         print(f"  {name}  {result['title']}: {verdict}, {result['seconds']} s")
         for key, value in result.items():
-            if key not in ("problems", "title", "seconds"):
+            if key not in ("problems", "title", "seconds", "all", "kinds"):
                 shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
                 print(f"       {key}: {shown}")
 

@@ -1,0 +1,265 @@
+"""What part G does to a job from outside: each kind of fault, and whether it took effect."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from holdfast.run import maintenance
+
+from . import survive_kinds as kinds
+from .survive_job import RANKS, HeatJob
+from .survive_kinds import Fault
+from .survive_notes import ALL, NOBODY, Process, What, start_of, state_of
+
+TAKES = 3.0  # seconds in which an effect must be seen
+SLOW = 150_000  # microseconds that a step takes longer while a job is without supervisor
+FAILS = 0.15  # seconds for which storage calls fail
+
+
+@dataclass
+class Struck:
+    """A fault that was carried out. `first`, `at`: times of its first and its last blow; `attempt` and `execution` before it;
+    `pids`: whom it hit, with start times; `took`: whether it was seen to take effect, and in time; `why`: if not; `damaged`:
+    versions that are not whole any more; `spares` that waited before it; `printed`: length of the job's output before it."""
+
+    kind: str
+    attempt: int
+    execution: str
+    first: float = 0.0
+    at: float = 0.0
+    pids: list[tuple[int, int]] = field(default_factory=list)
+    took: bool = False
+    why: str = ""
+    damaged: tuple[int, ...] = ()
+    spares: int = 0
+    printed: int = 0
+
+
+def strike(job: HeatJob, fault: Fault) -> Struck | None:
+    """Carry out a fault on a job that computes; None if there is nobody for it to hit. Returns once its effect is seen."""
+    chance = random.Random(fault.chance)
+    attempt = job.attempt
+    by_rank = job.holders(attempt)
+    struck = Struck(fault.kind, attempt, by_rank[0].execution)
+    struck.spares = sum(p.idle for p in _living(job, struck))
+    struck.printed = job.job.output.stat().st_size
+    blow = _BLOWS[fault.kind]
+    return struck if blow(job, by_rank, chance, struck) else None
+
+
+Blow = Callable[[HeatJob, dict[int, Process], random.Random, Struck], bool]
+
+
+def _hit(struck: Struck, processes: Iterable[tuple[int, int]], number: int = signal.SIGKILL) -> None:
+    """Send a signal to all of them, and see to it that it took effect. They are named by pid and start time."""
+    victims = [
+        (pid, start) for pid, start in processes if start and start_of(pid) == start and state_of(pid) not in "ZX"
+    ]
+    for pid, _ in victims:
+        os.kill(pid, number)
+    struck.at = time.monotonic()
+    struck.first = struck.first or struck.at
+    struck.pids += victims
+    gone = "T" if number == signal.SIGSTOP else "ZX"
+    until = struck.at + TAKES
+    while any(start_of(pid) == start and state_of(pid) not in gone for pid, start in victims):
+        if time.monotonic() > until:
+            struck.took, struck.why = False, "the signal had no effect"
+            return
+        time.sleep(0.001)
+    struck.took = bool(victims)
+    struck.why = "" if victims else "nobody was left to be hit"
+
+
+def _named(*processes: Process) -> list[tuple[int, int]]:
+    return [(p.pid, p.start) for p in processes]
+
+
+def _living(job: HeatJob, struck: Struck) -> list[Process]:
+    """Ranks and spares of the start of the program that was hit."""
+    return [p for p in job.look() if p.execution == struck.execution and p.alive]
+
+
+def _ranks(choose: Callable[[random.Random], Iterable[int]], number: int = signal.SIGKILL) -> Blow:
+    def blow(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
+        _hit(struck, _named(*(by_rank[rank] for rank in choose(chance))), number)
+        return True
+
+    return blow
+
+
+def _any_rank(chance: random.Random) -> Iterable[int]:
+    return [chance.randrange(RANKS)]
+
+
+def _spare(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
+    idle = [p for p in _living(job, struck) if p.idle]
+    if idle:
+        _hit(struck, _named(chance.choice(idle)))
+    return bool(idle)
+
+
+def _second(moment: Callable[[HeatJob, Struck, random.Random], bool]) -> Blow:
+    """A rank, then, as soon as `moment` returns, another process of the same start; it says whether the moment is right."""
+
+    def blow(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
+        _hit(struck, _named(by_rank[chance.randrange(RANKS)]))
+        first = struck.took
+        right = moment(job, struck, chance)
+        if living := _living(job, struck):
+            _hit(struck, _named(chance.choice(living)))
+        else:
+            struck.took, struck.why = False, "all had left before the second blow"
+        if not right:
+            struck.took, struck.why = False, "the second blow came too late"
+        struck.took = struck.took and first
+        return True
+
+    return blow
+
+
+def _later(job: HeatJob, struck: Struck, chance: random.Random) -> bool:
+    time.sleep(chance.uniform(0.001, 0.2))
+    return True
+
+
+def _noted(begin: What, end: What, longest: float) -> Callable[[HeatJob, Struck, random.Random], bool]:
+    """Between two notes: after the first `begin` of a process, before the first `end`."""
+
+    def moment(job: HeatJob, struck: Struck, chance: random.Random) -> bool:
+        until = struck.at + 15
+        while not (begun := _after(job, struck, begin)) and time.monotonic() < until:
+            time.sleep(0.0005)
+        time.sleep(chance.uniform(0, longest))
+        return begun and not _after(job, struck, end)
+
+    return moment
+
+
+def _after(job: HeatJob, struck: Struck, what: What) -> bool:
+    found = (n for p in job.look() if p.execution == struck.execution for n in p.notes[-8:])
+    return any(n.what is what and n.at > struck.first and n.attempt != struck.attempt for n in found)
+
+
+def _collective(status: int) -> Blow:
+    def blow(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
+        rank = chance.randrange(RANKS)
+        victim = by_rank[rank]
+        job.orders.trap_after, job.orders.trap_status = chance.randint(1000, 8000), status
+        job.orders.trap = rank
+        job.wait("a rank that leaves", lambda: not victim.alive, 30)
+        victim.read()
+        struck.first = struck.at = victim.notes[-1].at
+        struck.pids = _named(victim)
+        struck.took = victim.notes[-1].what is What.TRAPPED
+        struck.why = "" if struck.took else "it ended in another way"
+        return True
+
+    return blow
+
+
+def _checkpoint(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
+    until = time.monotonic() + 10
+    while not job.in_flight() and time.monotonic() < until:
+        time.sleep(0.0005)
+    _hit(struck, _named(by_rank[chance.randrange(RANKS)]))
+    if not job.in_flight():
+        struck.took, struck.why = False, "the version was committed before the blow"
+    return True
+
+
+def _mpirun(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
+    _hit(struck, [(pid, start_of(pid)) for pid in job.job.launchers()])
+    return True
+
+
+def _supervisor(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
+    process = job.job.process
+    assert process is not None
+    job.orders.slow = SLOW  # what it has left runs on: not to its end before the new supervisor is there
+    _hit(struck, [(process.pid, start_of(process.pid))])
+    process.wait(10)
+    job.start()
+    return True
+
+
+def _everything(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
+    _kill_all(job, struck)
+    job.start()
+    return True
+
+
+def _kill_all(job: HeatJob, struck: Struck) -> None:
+    _hit(struck, [(pid, start_of(pid)) for pid in job.job.processes()])
+    job.job.kill_everything()
+    job.wipe_memory()
+
+
+def _flip(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
+    _kill_all(job, struck)
+    committed = sorted(path.parent for path in (job.base / "run" / "versions").glob("*/commit"))
+    if committed and struck.took:
+        _flip_bit(chance.choice([p for p in (committed[-1] / "data").iterdir() if p.stat().st_size]), chance)
+        found = maintenance.verify(job.base / "run")
+        struck.damaged = tuple({damage.version for damage in found if damage.version is not None})
+    if not struck.damaged:
+        struck.took, struck.why = False, "no version was damaged by it"
+    job.start()
+    return True
+
+
+def _flip_bit(path: Path, chance: random.Random) -> None:
+    """One bit of the file, anywhere in it; what lies between blocks may be nobody's, which shows by `verify`."""
+    with path.open("r+b") as f:
+        at = chance.randrange(path.stat().st_size)
+        f.seek(at)
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ 1 << chance.randrange(8)]))
+
+
+def _storage(number: int, everywhere: bool) -> Blow:
+    def blow(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
+        job.orders.errno = number
+        struck.first = struck.at = time.monotonic()
+        job.orders.failing = ALL if everywhere else chance.randrange(RANKS)
+        failed = lambda: any(n.what is What.FAILED and n.at > struck.at for p in job.look() for n in p.notes[-30:])  # noqa: E731
+        try:
+            job.wait("a call that fails", failed, 20)
+            time.sleep(FAILS)
+            struck.took = True
+        finally:
+            job.orders.failing = NOBODY
+        return True
+
+    return blow
+
+
+_BLOWS: dict[str, Blow] = {
+    kinds.RANK: _ranks(lambda chance: [chance.randrange(1, RANKS)]),
+    kinds.ZERO: _ranks(lambda chance: [0]),
+    kinds.TWO: _ranks(lambda chance: chance.sample(range(RANKS), 2)),
+    kinds.SPARE: _spare,
+    kinds.SECOND: _second(_later),
+    kinds.SEGV: _ranks(_any_rank, signal.SIGSEGV),
+    kinds.COLLECTIVE: _collective(0),
+    kinds.COLLECTIVE_3: _collective(3),
+    kinds.STOP: _ranks(_any_rank, signal.SIGSTOP),
+    kinds.CHECKPOINT: _checkpoint,
+    kinds.RESTORE: _second(_noted(What.OPENED, What.STEP, 0.01)),
+    kinds.REPAIR: _second(_noted(What.REPAIRING, What.REPAIRED, 0.03)),
+    kinds.MPIRUN: _mpirun,
+    kinds.SUPERVISOR: _supervisor,
+    kinds.EVERYTHING: _everything,
+    kinds.EIO: _storage(errno.EIO, everywhere=False),
+    kinds.FULL: _storage(errno.ENOSPC, everywhere=True),
+    kinds.FLIP: _flip,
+}
+assert set(_BLOWS) >= set(kinds.KINDS)

@@ -1,0 +1,149 @@
+"""What each process of a job notes for part G, in memory that outlives it, and what the driver orders it to do.
+
+A file per process, `PID-START` in one directory, mapped into memory: a note costs a microsecond, and none is lost by SIGKILL.
+Times are the monotonic clock's, the same for all processes of the machine.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+import time
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple
+
+_HEAD, _ENTRY, _ROOM = 128, struct.Struct("<diiii"), 8000
+_ORDERS = struct.Struct("<iiiiii")
+ORDERS = "orders"
+NOBODY, ALL = -1, -2
+
+
+class What(IntEnum):
+    STARTED = 1  # the program was imported
+    STANDING = 2  # a spare waits
+    REPAIRING = 3  # has noticed a failure, joins the repair
+    REPAIRED = 4
+    OPENED = 5  # the program's function is called
+    RESUMED = 6  # the loop's first head: all state is restored
+    STEP = 7  # a step is done; `step`: how many are
+    TRAPPED = 8  # leaves in the middle of a collective
+    FAILED = 9  # a storage call was made to fail
+    LEFT = 10  # the program's function has returned
+
+
+class Note(NamedTuple):
+    """`rank`, `attempt`, `step`: -1 where they are not known."""
+
+    at: float
+    what: What
+    rank: int
+    attempt: int
+    step: int
+
+
+class Notebook:
+    """This process's own file; any thread may note."""
+
+    def __init__(self, directory: Path) -> None:
+        pid = os.getpid()
+        path = directory / f"{pid}-{start_of(pid)}"
+        with path.open("w+b") as f:
+            f.truncate(_HEAD + _ROOM * _ENTRY.size)
+            self._memory = mmap.mmap(f.fileno(), 0)
+        name = os.environ.get("_HOLDFAST_EXECUTION", "").encode()[: _HEAD - 8]  # which start of the program it is
+        self._memory[8 : 8 + len(name)] = name
+        self._lock, self._count = threading.Lock(), 0
+
+    def note(self, what: What, rank: int = -1, attempt: int = -1, step: int = -1) -> None:
+        with self._lock:
+            if self._count == _ROOM:
+                raise RuntimeError("the notebook is full")
+            at = _HEAD + self._count * _ENTRY.size
+            self._memory[at : at + _ENTRY.size] = _ENTRY.pack(time.monotonic(), what, rank, attempt, step)
+            self._count += 1
+            self._memory[:8] = struct.pack("<q", self._count)  # last: a reader never sees half a note
+
+
+class Process:
+    """A process of the job as its notes tell, read by the driver; `notes`: oldest first."""
+
+    def __init__(self, path: Path) -> None:
+        pid, start = path.name.split("-")
+        self.pid, self.start = int(pid), int(start)
+        self.notes: list[Note] = []
+        self._fd = os.open(path, os.O_RDONLY)
+        self.execution = ""
+
+    def read(self) -> None:
+        """What is new; any number of times."""
+        head = os.pread(self._fd, _HEAD, 0)
+        count = struct.unpack_from("<q", head)[0] if len(head) == _HEAD else 0
+        self.execution = head[8:].rstrip(b"\0").decode()
+        if count > (n := len(self.notes)):
+            data = os.pread(self._fd, (count - n) * _ENTRY.size, _HEAD + n * _ENTRY.size)
+            self.notes += [Note(at, What(what), *rest) for at, what, *rest in _ENTRY.iter_unpack(data)]
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    @property
+    def alive(self) -> bool:
+        return start_of(self.pid) == self.start and state_of(self.pid) not in "ZX"
+
+    @property
+    def last(self) -> Note | None:
+        return self.notes[-1] if self.notes else None
+
+    @property
+    def idle(self) -> bool:
+        """A spare that waits."""
+        return self.last is not None and self.last.what is What.STANDING
+
+
+class Orders:
+    """From the driver to the processes: who is to leave in a collective (`trap`), whose storage calls fail, and how."""
+
+    def __init__(self, directory: Path, make: bool = False) -> None:
+        path = directory / ORDERS
+        if make:
+            path.write_bytes(_ORDERS.pack(NOBODY, 0, NOBODY, 0, 0, 0))
+        with path.open("r+b") as f:
+            self._memory = mmap.mmap(f.fileno(), 0)
+
+    def _get(self, i: int) -> int:
+        return int(struct.unpack_from("<i", self._memory, 4 * i)[0])
+
+    def _set(self, i: int, value: int) -> None:
+        struct.pack_into("<i", self._memory, 4 * i, value)
+
+    trap = property(lambda self: self._get(0), lambda self, rank: self._set(0, rank))  # a rank, or NOBODY
+    trap_after = property(lambda self: self._get(1), lambda self, us: self._set(1, us))  # microseconds
+    failing = property(lambda self: self._get(2), lambda self, rank: self._set(2, rank))  # a rank, ALL or NOBODY
+    errno = property(lambda self: self._get(3), lambda self, number: self._set(3, number))
+    trap_status = property(lambda self: self._get(4), lambda self, status: self._set(4, status))  # it leaves with
+    slow = property(
+        lambda self: self._get(5), lambda self, us: self._set(5, us)
+    )  # microseconds that each step takes longer
+
+
+def start_of(pid: int) -> int:
+    """When it was started, in the kernel's ticks: with the pid this names one process. 0: there is none."""
+    found = _stat(pid)
+    return int(found[19]) if found else 0
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter: R, S, D, T, Z ...; X: there is none."""
+    found = _stat(pid)
+    return found[0] if found else "X"
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()
+    except OSError:
+        return []
