@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .holdings import PLACES, Holders, Holdings, Kept, NodeReport, Sets, merge
+from .messages import BadSource, SourceError  # at once: an error that comes from another process has to be known here
 from .planning import Candidate, Homes, plan
 from .recoveryplan import RecoveryPlan, Source
 from .report import report
@@ -18,13 +19,11 @@ if TYPE_CHECKING:
     from .carry import Carried, carry_out
     from .files import Done
     from .member import PlaceMember
-    from .messages import BadSource, SourceError
     from .protecting import protect
 
 # What is needed where something is moved or protected: most restarts find all that they need where it lies.
 _LATER = {
-    "BadSource": "messages", "Carried": "carry", "Done": "files", "PlaceMember": "member", "SourceError": "messages",
-    "carry_out": "carry", "protect": "protecting",
+    "Carried": "carry", "Done": "files", "PlaceMember": "member", "carry_out": "carry", "protect": "protecting",
 }  # fmt: skip
 
 
