@@ -171,7 +171,7 @@ def resume(
     """
     chosen = {"keep": holdfast.Keep(last=3), "signals": False, "takeover": True, "timeout": 20.0, "overlap": "off"}
     options = load({**chosen, **opt})
-    run = holdfast.Run(_open(str(url), group, options, {"n": 1}))
+    run = holdfast.Run(_open(str(url), group, options, {"n": 1}, False))
     found: Outcome | None = None
     try:
         state = State.initial(group.rank)
