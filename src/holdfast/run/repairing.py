@@ -119,8 +119,8 @@ def _reopen(url: str | os.PathLike[str], crew: Crew, past: _Past, began: float, 
     if crew.repairs and crew.rank == 0:
         lost = ", ".join(map(str, crew.lost)) or "none"
         log.warning(
-            "repaired in %s: rank %s replaced, %d spares left; attempt %d goes on",
-            seconds_text(time.monotonic() - began), lost, crew.spares, run.attempt,
+            "repaired in %s: rank %s replaced, %d spare%s left; attempt %d goes on",
+            seconds_text(time.monotonic() - began), lost, crew.spares, "s" * (crew.spares != 1), run.attempt,
         )  # fmt: skip
     return run
 

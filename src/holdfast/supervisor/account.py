@@ -66,6 +66,8 @@ class Account:
 
     def verdict(self, verdict: Verdict, executions: Sequence[Execution]) -> None:
         self.say(verdict.message)
+        if repairs := sum(e.repairs for e in executions):
+            self.say(f"{repairs} repair{'s' * (repairs != 1)} in place")
         restarts = len(executions) - 1
         if restarts > 0:
             lost = _lost(lost_seconds(executions), executions[:-1])
@@ -87,7 +89,7 @@ def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> d
     """The report as a JSON-able object: the verdict, each execution with its runs, and how the runs stand now.
 
     Members: `format` (1), `outcome`, `exit`, `message`, `seconds` (from first start to last end), `restarts`,
-    `lost_seconds`, `executions` (`number`, `began`, `ended`, `code`, `died`, `lost_nodes`, `lost_seconds`, `runs`), `runs`
+    `lost_seconds`, `executions` (`number`, `began`, `ended`, `code`, `died` (null if it completed), `repairs` (in place), `lost_nodes`, `lost_seconds`, `runs`), `runs`
     (`url`, `complete`, `version`, `step`). Times are seconds since 1970.
     """
     last = executions[-1]
@@ -105,7 +107,8 @@ def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> d
                 "began": e.began,
                 "ended": e.ended,
                 "code": e.code,
-                "died": death(e, serial),
+                "died": None if e.runs and all(run.complete for run in e.runs) else death(e, serial),
+                "repairs": e.repairs,
                 "lost_nodes": list(e.lost_nodes),
                 "lost_seconds": e.lost,
                 "runs": [asdict(run) for run in e.runs],

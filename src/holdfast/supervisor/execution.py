@@ -7,6 +7,7 @@ import secrets
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -116,8 +117,13 @@ class Running:
         first_dead = self.watch.first_dead
         return facts.Execution(
             self.number, began, ended, code, runs, cleared, first_dead, stillborn=stillborn, overdue=self.overdue,
-            spares=owner.spares,
+            spares=owner.spares, repairs=self._repairs(),
         )
+
+    def _repairs(self) -> int:
+        """How often its ranks were repaired in place: each time the run was opened once more."""
+        opened = Counter(url for url, _ in {(one.url, one.attempt) for one in self.opened})
+        return max(opened.values(), default=1) - 1 if self.owner.spares else 0
 
     def _turn(self, child: Child) -> None:
         """Waits a little for something to happen, and does what it asks for."""

@@ -70,7 +70,8 @@ class Execution:
     what was started (negative: the signal that killed it), whether the supervisor ended it or what was left of it
     unasked (`cleared`), the rank that was seen to die first and its pid, its runs, the nodes in use that gave no answer
     afterwards (`lost_nodes`), whether the launcher never came to start a rank (`stillborn`), whether it was ended because the
-    time limit was over (`overdue`), what was taken back before it (`falls`), and how many spares its ranks had (`spares`)."""
+    time limit was over (`overdue`), what was taken back before it (`falls`), and how many spares its ranks had (`spares`) and
+    how often ranks were replaced by them (`repairs`)."""
 
     number: int
     began: float
@@ -84,6 +85,7 @@ class Execution:
     overdue: bool = False
     falls: tuple[Fall, ...] = ()
     spares: int = 0
+    repairs: int = 0
 
     @property
     def gained(self) -> bool:

@@ -277,6 +277,8 @@ def _last_checkpoint_failed(run: RunFacts) -> bool:
 def _safe(runs: Sequence[RunFacts]) -> str:
     def one(run: RunFacts) -> str:
         if run.version is None:
+            if run.places:
+                return f"what nodes hold of {shown(run.url)}, and nothing in its own directory yet"
             return f"nothing is stored yet in {shown(run.url)}"
         return f"version {run.version}{'' if run.step is None else f' (step {run.step})'} of {shown(run.url)}"
 
