@@ -35,7 +35,7 @@ collect_ignore = [] if any(v in os.environ for v in LAUNCHER_VARIABLES) else ["m
 # ranks, which fills the cores by itself, or stand-in nodes with names of their own on this machine, or they measure time or
 # memory. A plain `pytest` runs all tests one by one.
 ALONE = (
-    "benchmarks", "cluster", "examples", "health", "kills", "repair", "supervisor",
+    "benchmarks", "cluster", "examples", "health", "helper", "kills", "repair", "supervisor", "survive",
     "cli/test_cli_levels.py", "run/test_run_launch.py", "run/test_run_time_limit.py",
 )  # fmt: skip
 _TESTS = Path(__file__).parent

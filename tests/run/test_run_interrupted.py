@@ -17,6 +17,9 @@ from holdfast.engine import workers
 from holdfast.engine.workers import work_through
 from holdfast.store import syscalls
 
+# One that comes while Python is in a callback of a weak reference or the garbage collector is told, and lost.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 IN_FLIGHT = True
 
 

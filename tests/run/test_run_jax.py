@@ -57,8 +57,8 @@ def test_large_arrays_are_held_not_copied(jax, start, monkeypatch):
     chosen = []
     choose = Capturing.choose
 
-    def watch(self, items):
-        found = choose(self, items)
+    def watch(self, items, in_place=False):
+        found = choose(self, items, in_place)
         chosen.extend(how for item in found for how, b in zip(item.how, item.buffers, strict=True) if b.nbytes > 1000)
         return found
 

@@ -137,6 +137,40 @@ def test_a_request_after_a_repair(start: Callable[..., Job], tmp_path: Path) -> 
     assert job.err.count("repaired in") == 1
 
 
+def test_a_process_that_dies_before_mpi_is_up(supervise: Callable[..., Job], tmp_path: Path) -> None:
+    """The others wait in MPI's start, for ever: the job is ended and started again."""
+    (tmp_path / "program.py").write_text(
+        "import os, signal, time\n"
+        "if os.environ['OMPI_COMM_WORLD_RANK'] == '1' and not os.path.exists('died'):\n"
+        "    open('died', 'w').close()\n"
+        "    time.sleep(1)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import holdfast\n"
+        "holdfast.launch(lambda run: run.ready(), 'run')\n"
+    )
+    job = supervise("-n", 2, "--spares", 1, "--", sys.executable, "program.py")
+    assert job.end() == 0, job.err
+    assert "died before the run was opened" in job.err
+    assert job.err.count("holdfast: starts ") == 2
+
+
+def test_a_spare_that_is_stopped_does_not_hold_up_the_end(supervise: Callable[..., Job], tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import os, signal, holdfast\n"
+        "def main(run):\n"
+        "    run.ready()\n"
+        "    if run.comm.rank == 0:\n"
+        "        while not os.path.exists('spare'): pass\n"
+        "        os.kill(int(open('spare').read()), signal.SIGSTOP)\n"
+        "if os.environ['OMPI_COMM_WORLD_RANK'] == '2':\n"
+        "    with open('new', 'w') as f: f.write(str(os.getpid()))\n"
+        "    os.rename('new', 'spare')\n"
+        "holdfast.launch(main, 'run')\n"
+    )
+    job = supervise("-n", 2, "--spares", 1, "--", sys.executable, "program.py")
+    assert job.end() == 0, job.err
+
+
 def test_a_program_that_opens_its_run_itself(supervise: Callable[..., Job], tmp_path: Path) -> None:
     """Spares are no use to it: it is told so at once, before it computes with processes that are none of its ranks."""
     (tmp_path / "program.py").write_text(

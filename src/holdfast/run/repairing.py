@@ -67,6 +67,8 @@ def launch_with_spares(
     crew = Crew.form(world, world.Get_size() - spares, timeout=FORM_SECONDS)
     if crew.reason is not None and crew.rank == 0:
         log.warning("the spares are of no use here: %s. A lost rank ends the job, which is started again.", crew.reason)
+    if crew.repairable:
+        leave_after_repair()  # also without a repair: MPI's end would wait for a process that is stopped
     past, began = _Past(), 0.0
     try:
         while True:
@@ -195,7 +197,6 @@ def _shown(error: BaseException) -> str:
 
 
 def _repair(crew: Crew) -> None:
-    leave_after_repair()
     try:
         crew.repair(STEP_SECONDS, WHOLE_SECONDS)
     except RepairError as error:

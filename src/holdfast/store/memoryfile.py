@@ -6,7 +6,6 @@ later. Until it is finished it has a name of its own that nobody reads; what is 
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -35,11 +34,9 @@ class MemoryFile:
         try:
             with failing("have room for", key, path, writes=True):
                 syscalls.fallocate(fd, nbytes)
-                memory = syscalls.map_shared(fd, nbytes, True)
-            # A child would hold on to the memory when the program has long let go of it.
-            with suppress(OSError, AttributeError):
-                memory.madvise(mmap.MADV_DONTFORK)
-            self._memory: Bytes | None = np.frombuffer(memory, np.uint8)
+                # A child by fork has the mapping too, until it ends. Rejected: MADV_DONTFORK, which leaves a hole there, in
+                # which the child's own memory comes to lie, until its copy of this object goes and takes that along.
+                self._memory: Bytes | None = np.frombuffer(syscalls.map_shared(fd, nbytes, True), np.uint8)
         except BaseException:
             self.abort()
             raise

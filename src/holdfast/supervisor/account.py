@@ -89,8 +89,8 @@ def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> d
     """The report as a JSON-able object: the verdict, each execution with its runs, and how the runs stand now.
 
     Members: `format` (1), `outcome`, `exit`, `message`, `seconds` (from first start to last end), `restarts`,
-    `lost_seconds`, `executions` (`number`, `began`, `ended`, `code`, `died` (null if it completed), `repairs` (in place), `lost_nodes`, `lost_seconds`, `runs`), `runs`
-    (`url`, `complete`, `version`, `step`). Times are seconds since 1970.
+    `lost_seconds`, `executions` (`number`, `began`, `ended`, `code`, `died` (null if it completed), `repairs` (in place),
+    `lost_nodes`, `lost_seconds`, `runs`), `runs` (`url`, `complete`, `version`, `step`). Times are seconds since 1970.
     """
     last = executions[-1]
     return {

@@ -56,6 +56,11 @@ class Child:
             return []  # reaped: the number may be another's by now
         return [p for p in _members(self.pid, self._mark) if p.alive]
 
+    def ranks(self) -> set[tuple[int, int]]:
+        """The processes that the launcher itself has started, by id and start time, its own helpers aside; those that have
+        ended and that it has not taken note of are not among them."""
+        return {(p.pid, p.start) for p in self.members() if _parent(p.pid) == self.pid and not is_proxy(p)}
+
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the process that was started, if it lives."""
         for process in self.members():
@@ -103,6 +108,15 @@ def _members(sid: int, mark: bytes | None) -> list[Process]:
         if int(rest[3]) == sid or (mark is not None and _has(name, mark)):
             found.append(replace(here, pid=int(name), start=int(rest[19])))
     return found
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            text = f.read().decode(errors="replace")
+        return int(text[text.rfind(")") + 2 :].split()[1])
+    except OSError:  # gone
+        return 0
 
 
 def _has(pid: str, variable: bytes) -> bool:

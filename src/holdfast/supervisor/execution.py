@@ -26,6 +26,7 @@ FIRST_TICK = 0.1  # and until it has reported its first attempt: then its ranks 
 HOSTFILE = "hosts"
 IDLE = 10.0  # seconds that mpirun gets to leave when none of its ranks lives
 OWN_FAULT = 213  # exit code of Open MPI's mpirun after an error of its own (ERR_SILENT, -43)
+EARLY = 3.0  # seconds that the others get to leave when one has gone before the run was opened
 START = 60.0  # seconds that mpirun gets to start its first rank, where we would see one
 NAMES = 500  # names of earlier executions that are told to the next one
 MOMENT = 2.0  # seconds that processes get to vanish by themselves when what was started has left in good order
@@ -78,6 +79,8 @@ class Running:
         self.started = owner.serial or owner.away  # whether any rank has been seen; of those elsewhere none will be
         self.start_until = float("inf")
         self.stillborn = False
+        self.seen: set[tuple[int, int]] = set()  # ranks and spares, before a run was opened
+        self.lost_since: float | None = None
         self.overdue = False  # whether it was ended because the time limit was over
 
     def run(self) -> facts.Execution:
@@ -154,6 +157,10 @@ class Running:
         elif not owner.serial and self._empty(child):
             owner.told.say("mpirun has no rank left and does not leave: it is ended")
             self._kill(child)
+        elif owner.spares and not self.opened and self._lost_early(child):
+            owner.told.say("a process has died before the run was opened, for which MPI waits for ever: it is ended")
+            self.stillborn = True
+            self._kill(child)
         elif not self.started and self._unborn(child):
             owner.told.say(f"mpirun has started no rank within {START:g} seconds: it is ended")
             self.stillborn = True
@@ -217,6 +224,19 @@ class Running:
             return False
         self.empty_since = self.empty_since or time.monotonic()
         return time.monotonic() - self.empty_since > IDLE
+
+    def _lost_early(self, child: Child) -> bool:
+        """Whether a rank or a spare is gone although no run was opened: with spares mpirun goes on, and the others wait in
+        MPI's start, where nothing of theirs can look. For a moment it may be the program's end that is seen."""
+        if self.owner.away:  # not seen from here
+            return False
+        now = child.ranks()
+        self.seen |= now
+        if self.seen == now or child.dead:
+            self.lost_since = None
+            return False
+        self.lost_since = self.lost_since or time.monotonic()
+        return time.monotonic() - self.lost_since > EARLY
 
     def _unborn(self, child: Child) -> bool:
         """Whether mpirun has had its time and has never had a process but its own helpers."""
