@@ -5,6 +5,7 @@ The kinds are in `survive_kinds.py`, how each is done in `survive_faults.py`, wh
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import statistics
@@ -114,16 +115,22 @@ def _judge(job: HeatJob, truth: HeatTruth, damaged: list[Struck], outcome: Outco
     until = time.monotonic() + 10
     while (left := job.job.processes()) and time.monotonic() < until:
         time.sleep(0.05)
-    problems += [f"process {pid} outlives its job" for pid in left]
+    problems += [f"process {pid} outlives its job: {_command(pid)}" for pid in left]
     if problems:
         outcome.problems += [*problems, job.tail()]
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+    return "gone meanwhile"
 
 
 def campaign(
     base: Path, jobs: int, seed: int, tell: Tell, kinds: Sequence[str] = KINDS, seconds: float = math.inf
 ) -> dict[str, Any]:
     """`jobs` jobs with PER_JOB faults each, every other one with the node's memory as its first level; none is begun after
-    `seconds`. Those that fail keep their directories."""
+    `seconds`. Those that fail keep their directories, and what could be repaired in place and was not its output."""
     until = time.monotonic() + seconds
     truth = HeatTruth(SIZE, steps_for(PER_JOB), RANKS)
     outcomes, problems = [], []
@@ -134,9 +141,12 @@ def campaign(
         place = base / f"job{number:03d}"
         outcome = play(place, faults, truth, memory=number % 2 == 1)
         outcomes.append(outcome)
-        problems += [f"job {number} ({faults}): {problem}" for problem in outcome.problems]
+        shown = ", ".join(fault.kind for fault in faults)
+        problems += [f"job {number} ({shown}): {problem}" for problem in outcome.problems]
         tell(f"{number + 1} of {jobs}: {_line(outcome)}")
         if not outcome.problems:
+            if any(_unexplained(aftermath) for aftermath in outcome.aftermaths):
+                shutil.copy(place / "output.txt", base / f"{place.name}.txt")
             shutil.rmtree(place)
     return summary(outcomes, problems)
 
@@ -168,6 +178,11 @@ def summary(outcomes: Sequence[Outcome], problems: Sequence[str]) -> dict[str, A
         "kinds": table, "why_idle": dict(Counter(idle for o in outcomes for idle in o.idle)),
         "all": [asdict(a) for a in aftermaths], "problems": list(problems),
     }  # fmt: skip
+
+
+def _unexplained(aftermath: Aftermath) -> bool:
+    """Whether there were spares enough and it was started again nevertheless."""
+    return aftermath.kind in REPAIRABLE and aftermath.enough and aftermath.outcome == RELAUNCHED
 
 
 def row(aftermaths: Sequence[Aftermath]) -> dict[str, Any]:

@@ -22,12 +22,13 @@ last of two) until all ranks had done a step, or, where they went on, their next
 (their median) and the seconds before the blow in which they had been done; a checkpoint is taken every 5 steps. Seconds, median
 / 95th percentile, which of few faults is the longest.
 """
+SHOWN = "the end of its output:"
 GOOD = "no wrong result, no resume from an older version than the newest durable one, no hang, nothing that needed a person"
 
 
 def page(result: dict[str, Any], source: str, seed: int, when: str, where: str) -> str:
     """The Markdown text: `result` is part G's, `source` the digest of what was tested, `where` says on what machine."""
-    problems = len(result["problems"])
+    problems = sum(SHOWN not in one for one in result["problems"])
     verdict = f"**{problems} problems**, listed below" if problems else GOOD
     enough = result["with_enough_spares"]
     possible = sum(enough.values())
@@ -43,7 +44,9 @@ def page(result: dict[str, Any], source: str, seed: int, when: str, where: str) 
         shown = ", ".join(f"{reason} ({count})" for reason, count in sorted(result["reasons"].items()))
         text += f"\nWhat was printed where the program was started again (a start may have several): {shown}.\n"
     if problems:
-        text += "\n## Problems\n\n" + "".join(f"- {one.splitlines()[0][:600]}\n" for one in result["problems"])
+        text += "\n## Problems\n\n" + "".join(
+            f"- {one.splitlines()[0][:600]}\n" for one in result["problems"] if SHOWN not in one
+        )
     return text
 
 
