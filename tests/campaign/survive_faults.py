@@ -20,6 +20,7 @@ from .survive_notes import ALL, NOBODY, Process, What, start_of, state_of
 
 TAKES = 3.0  # seconds in which an effect must be seen
 SLOW = 150_000  # microseconds that a step takes longer while a job is without supervisor
+CALM = 30_000  # the same while it is looked at whether it goes on
 FAILS = 0.15  # seconds for which storage calls fail
 
 
@@ -50,6 +51,8 @@ def strike(job: HeatJob, fault: Fault) -> Struck | None:
     struck = Struck(fault.kind, attempt, by_rank[0].execution)
     struck.spares = sum(p.idle for p in _living(job, struck))
     struck.printed = job.job.output.stat().st_size
+    if fault.kind in kinds.GO_ON:
+        job.orders.slow = CALM  # until it is seen that it goes on: not to its end before the faults behind this one
     blow = _BLOWS[fault.kind]
     return struck if blow(job, by_rank, chance, struck) else None
 
