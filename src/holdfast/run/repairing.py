@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from typing import Any, NoReturn, TypeVar
 from ..catalog import End, put_end
 from ..errors import EXIT_REPAIR, DeadlineError, HoldfastError, Interrupted, RankError, RepairError
 from ..group import make_group, together
-from ..group.repair import Crew, leave_after_repair
+from ..group.repair import Crew, end_process, leave_after_repair
 from ..group.repair.comms import watch_calls
 from ..units import seconds_text
 from .launch import all_raised, leave_alone
@@ -116,6 +117,8 @@ def _reopen(url: str | os.PathLike[str], crew: Crew, past: _Past, began: float, 
             )
     run = open_run(url, crew.comm, params, config, mode, known, crew.repairs)
     run._x.repairs, run._x.called_off = crew.repairs, lambda: crew.revoked
+    # MPI does not tell of a process that has left by itself with a status; one of its node sees that it is gone.
+    run.on_health(lambda event: crew.revoke() if event.kind == "died" else None)
     run._x.watching.recall(past.health)
     watch_calls(crew.comm, run._x.watching.calls)
     if crew.repairs and crew.rank == 0:
@@ -209,7 +212,8 @@ def _relaunch(error: RepairError) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     time.sleep(0.1)  # let the launcher forward what was printed
-    os._exit(EXIT_REPAIR)
+    end_process(EXIT_REPAIR)
+    raise AssertionError("not reached")
 
 
 def _warm() -> None:

@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from .crew import Crew
 from .leaving import leave_after_repair
-from .watchdog import Watchdog
+from .watchdog import Watchdog, end_process
 
-__all__ = ["Crew", "Watchdog", "leave_after_repair"]
+__all__ = ["Crew", "Watchdog", "end_process", "leave_after_repair"]

@@ -9,6 +9,7 @@ blocked thread, which is raised only when the call returns; and a timer signal, 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ...errors import EXIT_REPAIR
+from ..choose import spare_processes
 
 
 class Watchdog:
@@ -89,7 +91,15 @@ def leave(status: int, text: str) -> None:
         os.write(2, text.encode(errors="replace"))
         time.sleep(0.05)  # let the launcher forward it
     finally:
-        os._exit(status)
+        end_process(status)
+
+
+def end_process(status: int) -> None:
+    """End this process at once, so that the others see it: Open MPI tells of a process that a signal has killed, and of one
+    that leaves with status 0, but never of one that leaves with another status while there are spares."""
+    if spare_processes():
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(status)
 
 
 def flush_streams() -> None:
