@@ -151,9 +151,10 @@ def _forgotten(recovery: Recovery, scene: Scene, j: int) -> str | None:
 
 
 def _label(op: Op) -> str:
-    """Where an fsync stands in the library, and of what kind of path it is."""
+    """Where an fsync stands in the library, and of what kind of path it is; whichever of the writing threads came to it."""
     below = re.sub(r"/(\d+-a\d+)", "/V", op.path.partition("/work")[2])
-    return f"{below or '/'}: {op.site}"
+    site = re.sub(r"^.*\b_work (?=_write )", "", op.site)
+    return f"{below or '/'}: {site}"
 
 
 def test_what_a_dead_process_left_unsynced(recorded: Recorded, say: list[str]) -> None:

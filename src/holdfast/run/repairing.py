@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
