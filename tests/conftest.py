@@ -31,12 +31,11 @@ settings.load_profile("ci")
 LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 collect_ignore = [] if any(v in os.environ for v in LAUNCHER_VARIABLES) else ["mpi"]
 
-# `make test` runs two tests at a time, except these, folders and files, which follow one by one: they start a job of several
-# ranks, which fills the cores by itself, or stand-in nodes with names of their own on this machine, or they measure time or
-# memory. A plain `pytest` runs all tests one by one.
+# `make test` runs two files of tests at a time, except these, folders and files, which follow one by one: they start stand-in
+# nodes with names of their own on this machine, or are judged by time or memory. A plain `pytest` runs all tests one by one.
 ALONE = (
-    "benchmarks", "cluster", "examples", "health", "helper", "kills", "repair", "supervisor", "survive",
-    "cli/test_cli_levels.py", "run/test_run_launch.py", "run/test_run_time_limit.py",
+    "benchmarks", "cluster", "health", "helper", "repair", "run/test_run_time_limit.py",
+    "supervisor/test_supervised_levels.py", "supervisor/test_supervised_mpi.py", "supervisor/test_supervised_nodes.py",
 )  # fmt: skip
 _TESTS = Path(__file__).parent
 

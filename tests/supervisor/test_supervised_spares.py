@@ -16,6 +16,10 @@ from programs import Job, at_version, catalog, newest, until
 
 STEPS, RANKS = 300, 3
 
+# Open MPI itself may crash in survivors while it repairs (see docs/reliability.md); the job is started again then, which is not
+# what is looked at here.
+pytestmark = pytest.mark.flaky(reruns=3, only_rerun=["Segmentation fault"])
+
 # Dies, fails or goes on as `faults` says: {"rank:step": [...]}, of which each entry serves once, in order.
 PROGRAM = """
 import json, os, pathlib, signal, sys, time
@@ -92,10 +96,10 @@ def test_ranks_are_replaced_one_after_the_other(start: Callable[..., Job], tmp_p
     job = start({"1:70": ["die"], "0:130": ["segv"], "1:210": ["die"]}, spares=3)
     assert job.end() == 0, job.err
     assert job.result.split()[1] == undisturbed
-    assert repairs(job) == 3
+    assert repairs(job) == 3, job.err
     assert job.out.count("after launch") == RANKS  # and of no spare
-    assert "restart" not in job.err
-    assert len(attempts(tmp_path)) == 4
+    assert "restart" not in job.err, job.err
+    assert len(attempts(tmp_path)) == 4, job.err
     assert [a.base.version is not None for a in attempts(tmp_path)] == [False, True, True, True]
     assert not any(p.alive for a in attempts(tmp_path) for p in a.processes)
 
@@ -113,7 +117,7 @@ def test_a_failure_of_the_program_s_own_is_not_repaired(start: Callable[..., Job
     job = start({"2:50": ["bad value"]}, "--max-restarts", 0)
     assert job.end() == 89, job.err
     assert job.err.count("ValueError: bad value") >= RANKS
-    assert "repaired in" not in job.err
+    assert "repaired in" not in job.err, job.err
     end = newest(tmp_path / "run").end  # type: ignore[union-attr]
     assert end.outcome == "failed" and end.error == "rank 2: ValueError: bad value"
 
@@ -134,7 +138,7 @@ def test_a_request_after_a_repair(start: Callable[..., Job], tmp_path: Path) -> 
     assert job.end() == 85, job.err
     last = newest(tmp_path / "run")
     assert last is not None and last.number == first.number and last.end.outcome == "interrupted"  # type: ignore[attr-defined]
-    assert job.err.count("repaired in") == 1
+    assert job.err.count("repaired in") == 1, job.err
 
 
 def test_a_process_that_dies_before_mpi_is_up(supervise: Callable[..., Job], tmp_path: Path) -> None:

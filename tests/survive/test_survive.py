@@ -26,8 +26,6 @@ KINDS = (
 # At a moment that can be missed, or when all have left already: then they prove nothing.
 AIMED = (kinds.SECOND, kinds.CHECKPOINT, kinds.REPAIR, kinds.RESTORE)
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(scope="module")
 def truth() -> HeatTruth:
