@@ -121,7 +121,7 @@ def run(
     and leaves; what has not left when a given limit is over is ended (87). When two attempts get nowhere, the third goes on
     from the version before; when that gets no further, it gives up (88). An error that would come again ends it at once.
 
-    With spare processes, ranks that die or hang are replaced while the job goes on: a tenth of a second instead of a start.
+    With spare processes, ranks that die or hang are replaced while the job goes on, without a start of all.
     Where that does not work out, the program is started again.
 
     With a hostfile, nodes that do not answer before a start (asked as mpirun would, by ssh or by the agent that it is told
