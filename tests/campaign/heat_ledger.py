@@ -81,13 +81,18 @@ def simulate(run: holdfast.Run, args: argparse.Namespace) -> None:
         ledger.append("durable", step=args.steps, version=last.number, **now())
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
+    """What a driver tells a program that computes heat."""
     parser = argparse.ArgumentParser()
     for name, kind in (("size", int), ("steps", int), ("every", int), ("pause", float)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     for name in ("run", "out", "log", "ledger"):
         parser.add_argument(f"--{name}", required=True)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     holdfast.launch(lambda run: simulate(run, args), args.run, params={"size": args.size})
 
 

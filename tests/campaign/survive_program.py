@@ -6,7 +6,6 @@ orders is done here: to leave in the middle of a collective, to fail storage cal
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import os
 import sys
@@ -21,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import holdfast
+from campaign.heat_ledger import arguments
 from campaign.heat_truth import digest, heat, mark, marks
 from campaign.ledger import Durable, Ledger
 from campaign.survive_notes import ALL, NOBODY, Notebook, Orders, What
@@ -124,12 +124,7 @@ def note_repairs() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    for name, kind in (("size", int), ("steps", int), ("every", int), ("pause", float)):
-        parser.add_argument(f"--{name}", type=kind, required=True)
-    for name in ("run", "out", "log", "ledger"):
-        parser.add_argument(f"--{name}", required=True)
-    args = parser.parse_args()
+    args = arguments()
     BOOK.note(What.STARTED)
     note_repairs()
     heat.exchange_halos = exchange_and_meet

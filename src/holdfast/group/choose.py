@@ -15,7 +15,7 @@ SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MV2_COMM_WOR
 
 _LOCAL_VARIABLES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE", "PALS_LOCAL_SIZE")
 
-SPARES = "HOLDFAST_SPARES"
+SPARES = "HOLDFAST_SPARES"  # how many of the processes that were started have no rank yet
 
 # Slurm's numbers for steps that are no srun: the batch script, interactive and extern steps.
 SLURM_FIRST_SPECIAL_STEP = 0xFFFFFFF0

@@ -370,10 +370,13 @@ class Writer:
         over = self._flight is None or self._flight.wait(seconds)
         if self.levels is not None:
             self.levels.abandon()
-        self.freezing.abandon() if not over else self.freezing.close()
+        if over:
+            self.freezing.close()
+            if self.carry is not None:
+                self.carry.close()
+        else:
+            self.freezing.abandon()
         self._let_go()
-        if self.carry is not None and over:
-            self.carry.close()
 
     def _let_go(self) -> None:
         bygone, self._bygone = self._bygone, None

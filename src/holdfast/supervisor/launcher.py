@@ -13,6 +13,7 @@ from ..catalog import current
 from ..catalog.attempts import ENDED, EXECUTION
 from ..catalog.eviction import SUPERVISOR
 from ..errors import UsageError
+from ..group.choose import SPARES
 
 _VERSION_DEADLINE = 20.0  # seconds for `mpirun --version`
 _NODES = ("--host", "-host", "-H", "-hosts", "--hostfile", "-hostfile", "--machinefile", "-machinefile", "-f")
@@ -21,7 +22,6 @@ _MANAGED = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")  # a batch system that tel
 
 REPORT = "HOLDFAST_REPORT"  # file to which the program's rank 0 appends each attempt it begins
 SUPERVISED = "HOLDFAST_SUPERVISED"  # seconds of grace for ranks that outlived an earlier supervisor
-SPARES = "HOLDFAST_SPARES"  # how many of the processes that were started have no rank yet
 _WORDS = (SUPERVISED, REPORT, EXECUTION, ENDED)  # what we tell the program
 _OF_THE_NODE = ("HOLDFAST_FAILURE_DOMAIN", "HOLDFAST_NODE_MEMORY", "HOLDFAST_NODE_SCRATCH")  # not the same on another
 

@@ -78,8 +78,9 @@ class Watchdog:
             self._expired(what)
 
     def _leave(self, what: str) -> None:
+        how = "" if spare_processes() else f" (status {EXIT_REPAIR})"  # see `end_process`
         text = (
-            f"holdfast: {self._name}: {what} was not over by its deadline: this process leaves (status {EXIT_REPAIR}). "
+            f"holdfast: {self._name}: {what} was not over by its deadline: this process leaves{how}. "
             "Committed versions are as they were; the program is to be started again, it resumes.\n"
         )
         leave(EXIT_REPAIR, text)
