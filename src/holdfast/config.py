@@ -87,12 +87,16 @@ def _positive(value: Any) -> float:
     return number
 
 
+def _duration(value: Any) -> float:
+    return _positive(parse_seconds(value) if isinstance(value, str) else value)
+
+
 def _time_limit(value: Any) -> float | str:
-    return value if value in ("auto", "off") else _positive(parse_seconds(value))
+    return value if value in ("auto", "off") else _duration(value)
 
 
 def _stall_timeout(value: Any) -> float | None:
-    return None if value in (None, "off") else _positive(parse_seconds(value))
+    return None if value in (None, "off") else _duration(value)
 
 
 def _threads(value: Any) -> int:
@@ -146,8 +150,8 @@ _PARSE: dict[str, Callable[[Any], Any]] = {
     "params_changed": _choice("error", "accept"),
     "objects_changed": _choice("error", "accept"),
     "ranks_changed": _choice("error", "accept"),
-    "timeout": _positive,
-    "lease": _positive,
+    "timeout": _duration,
+    "lease": _duration,
     "threads": _threads,
     "capture": _choice("auto", "copy", "cow", "reference", "direct"),
     "staging": _staging,

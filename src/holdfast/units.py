@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+
 
 def bytes_text(n: float) -> str:
     """`n` bytes as text with a binary unit: 1536 -> '1.5 KiB'."""
@@ -31,21 +34,28 @@ def parse_bytes(text: object) -> int:
 
 
 _SECONDS = {
-    "": 1, "s": 1, "sec": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "minute": 60, "minutes": 60,
+    "s": 1, "sec": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "minute": 60, "minutes": 60,
     "h": 3600, "hour": 3600, "hours": 3600, "d": 86400, "day": 86400, "days": 86400,
 }  # fmt: skip
 
 
+_PART = re.compile(r"([0-9]*\.?[0-9]+|[0-9]+\.)\s*([a-z]+)\s*", re.ASCII)
+
+
 def parse_seconds(value: object) -> float:
-    """A number of seconds: a number, or one with a unit (`90`, `30s`, `10 min`, `1.5h`, `2 d`). ValueError."""
+    """A number of seconds: a number, or text of parts with units, the largest first (`90`, `30s`, `10 min`, `1.5h`, `1h30m`,
+    `2 d 12 h`). ValueError."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    words = str(value).strip()
-    number = words.rstrip("abcdefghijklmnopqrstuvwxyz ")
-    try:
-        return float(number) * _SECONDS[words[len(number) :].strip()]
-    except (ValueError, KeyError):
-        raise ValueError(f"{value!r} is no number of seconds: write 5400, '90 min' or '1.5h'") from None
+    words = str(value).strip().lower()
+    with contextlib.suppress(ValueError):
+        return float(words)  # also with a sign, `inf` and `nan`: whether these will do is the caller's to say
+    total, last, at = 0.0, float("inf"), 0
+    while (part := _PART.match(words, at)) and (unit := _SECONDS.get(part[2], last)) < last:
+        total, last, at = total + float(part[1]) * unit, unit, part.end()
+        if at == len(words):
+            return total
+    raise ValueError(f"{value!r} is no number of seconds: write 5400, '90 min', '1.5h' or '1h30m'")
 
 
 def seconds_text(s: float) -> str:

@@ -242,5 +242,5 @@ def test_what_is_waited_for_is_checked(start):
     handle.wait("durable", 0)
     with pytest.raises(holdfast.UsageError, match=r"run.checkpoint\(wait=0.5\)"):
         run.checkpoint(wait=0.5)
-    with pytest.raises(holdfast.ConfigError, match="a positive number of seconds is needed"):
+    with pytest.raises(holdfast.ConfigError, match="'abc' is no number of seconds"):
         holdfast.open("other", timeout="abc")

@@ -92,8 +92,8 @@ def test_an_old_slurm_is_asked_beside_the_program(tmp_path, monkeypatch):
 
 
 def test_the_option():
-    for value, seconds in (("90", 90.0), ("2h", 7200.0), ("1.5 min", 90.0), (30, 30.0), ("1 d", 86400.0)):
-        assert load({"time_limit": value}).time_limit == seconds
+    for value, seconds in (("90", 90.0), ("2h", 7200.0), ("1.5 min", 90.0), (30, 30.0), ("1 d", 86400.0), ("1h30m", 5400.0)):
+        assert load({"time_limit": value}).time_limit == load({"timeout": value}).timeout == seconds
     assert load({}).time_limit == "auto" and load({"time_limit": "off"}).time_limit == "off"
     for bad in ("soon", "0", "-1", "2 parsecs", "h"):
         with pytest.raises(holdfast.ConfigError, match="time_limit"):

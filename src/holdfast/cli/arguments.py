@@ -15,8 +15,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 if TYPE_CHECKING:
     Text = click.ParamType[str]
     Number = click.ParamType[int]
+    Seconds = click.ParamType[float]
 else:  # generic only in newer versions of click
-    Text = Number = click.ParamType
+    Text = Number = Seconds = click.ParamType
 
 
 class RunType(Text):
@@ -58,6 +59,26 @@ class VersionType(Number):
             for v in versions
             if v.status != "fragment" and str(v.number).startswith(incomplete)
         ]
+
+
+class SecondsType(Seconds):
+    """A time: seconds, or with units, `90min`, `1h30m`."""
+
+    name = "time"
+
+    def __init__(self, zero: bool = False) -> None:
+        self._zero = zero  # whether it may be none at all
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from ..units import parse_seconds
+
+        try:
+            seconds = parse_seconds(value)
+        except ValueError as error:
+            self.fail(str(error))
+        if not (0 < seconds <= 1e8 or (self._zero and seconds == 0)):
+            self.fail("a positive time is needed, at most 100 000 000 s")
+        return seconds
 
 
 def run_argument(function: F) -> F:

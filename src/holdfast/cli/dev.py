@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import human
-from .arguments import json_option
+from .arguments import SecondsType, json_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +29,11 @@ def _directory(function: Callable[..., None]) -> Callable[..., None]:
 def _timeout(function: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=SecondsType(),
+        metavar="TIME",
         default=_HOUR,
-        show_default=True,
-        help="Seconds after which the command is ended.",
+        show_default="1h",
+        help="After which the command is ended.",
     )(function)
 
 
@@ -48,7 +49,7 @@ def _bytes(ctx: click.Context, param: click.Parameter, text: str) -> int:
     return number
 
 
-@click.group(hidden=True, short_help="For the development of Holdfast.")
+@click.group(short_help="Stand-in nodes, for trying things out.")
 def dev() -> None:
     """What the development of Holdfast needs; nothing that a program needs to run."""
 

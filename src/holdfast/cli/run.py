@@ -7,6 +7,7 @@ import shlex
 import click
 
 from .. import errors
+from .arguments import SecondsType
 
 EXIT_CODES = {
     errors.EXIT_COMPLETE: "complete: every run that the program opened says so",
@@ -38,20 +39,6 @@ def _mpi_args(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
         raise click.BadParameter(str(error)) from None
 
 
-def _seconds(ctx: click.Context, param: click.Parameter, given: str | None) -> float | None:
-    from ..units import parse_seconds
-
-    if given is None:
-        return None
-    try:
-        seconds = parse_seconds(given)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    if not 0 < seconds <= 1e8:
-        raise click.BadParameter("a positive time is needed")
-    return seconds
-
-
 @click.command(
     short_help="Run a program until it is complete.",
     context_settings={"allow_interspersed_args": False},
@@ -76,13 +63,18 @@ def _seconds(ctx: click.Context, param: click.Parameter, given: str | None) -> f
 @click.option("--mpi-args", multiple=True, callback=_mpi_args, metavar="ARGS", help="More arguments for mpirun.")
 @click.option("--prefix", is_flag=True, help="Mark each line of output with its rank.")
 @click.option(
-    "--grace", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds for a last checkpoint."
+    "--grace",
+    type=SecondsType(zero=True),
+    default=30.0,
+    show_default=True,
+    metavar="TIME",
+    help="For a last checkpoint, in seconds or as 2min.",
 )
 @click.option(
     "--time-limit",
-    callback=_seconds,
+    type=SecondsType(),
     metavar="TIME",
-    help="Have left by then, with a last checkpoint: 2h, 90min, 5400. [default: as long as Slurm gives]",
+    help="Have left by then, with a last checkpoint: 1h30m, 90min, 5400. [default: as long as Slurm gives]",
 )
 @click.option(
     "--spares",
