@@ -183,12 +183,13 @@ def test_blocks_are_kept_for_the_next_exchange_and_no_more_of_them_than_allowed(
     monkeypatch.setattr(exchanging, "empty", lambda nbytes: made.append(nbytes) or np.empty(nbytes, np.uint8))
     scheme, sizes = Scheme(3, 1), [7 << 20] * 3
     first = encoded(scheme, sizes)
-    assert made and 0 < len(spare) <= exchanging.MEMORY // exchanging.BLOCK
+    block = exchanging.block_bytes(scheme)
+    assert made and 0 < len(spare) <= exchanging.MEMORY // block
     assert len({block.__array_interface__["data"] for block in spare}) == len(spare)
-    spare[:] = [np.full(exchanging.BLOCK, 0xAB, np.uint8) for _ in range(64)]  # what is in them does not matter
+    spare[:] = [np.full(block, 0xAB, np.uint8) for _ in range(64)]  # what is in them does not matter
     made.clear()
     second = encoded(scheme, sizes)
-    assert made == [] and len(spare) <= exchanging.MEMORY // exchanging.BLOCK
+    assert made == [] and len(spare) <= exchanging.MEMORY // block
     assert all(np.array_equal(a.parity, b.parity) for a, b in zip(first, second, strict=True))
 
 

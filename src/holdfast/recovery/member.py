@@ -62,8 +62,10 @@ class PlaceMember:
     # -- for the exchange -------------------------------------------------------------------
 
     def read(self, parity: bool, number: int, offset: int, nbytes: int) -> Bytes:
-        """Bytes of chunk or parity `number` from `offset` on, at most 1 MiB, in aligned memory until `release`."""
-        memory = self._free.pop() if self._free else empty(PARITY_BLOCK)
+        """Bytes of chunk or parity `number` from `offset` on, in aligned memory until `release`."""
+        memory = self._free.pop() if self._free else empty(nbytes)
+        if memory.nbytes < nbytes:
+            memory = empty(nbytes)
         block = memory[:nbytes]
         self._lent[address(memory)] = memory
         if self.error is None:

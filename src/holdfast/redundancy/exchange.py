@@ -18,14 +18,19 @@ from ..store.aligned import empty
 from ..store.base import Bytes
 from .coding import add_up_all
 from .scheme import Scheme, Sum, Symbol
-from .steps import Step, events
+from .steps import Shape, events
 
-BLOCK = 1 << 20  # bytes of a symbol that are sent at once
+BLOCK = 2 << 20  # bytes of a symbol that are sent at once, at most: each costs the interpreter some 50 µs
 MEMORY = 16 << 20  # bytes for blocks on their way, about: more of it is slower, since less of it stays in caches
 
 
 # Blocks of exchanges that are over. Fresh memory costs as much as a tenth of an exchange: each page is cleared by the kernel.
 _spare: list[Bytes] = []
+
+
+def block_bytes(scheme: Scheme) -> int:
+    """Bytes of a symbol that are sent at once: so many that the steps under way keep within MEMORY, a power of two."""
+    return min(BLOCK, max(1 << 16, 1 << (MEMORY // (2 * scheme.n)).bit_length() - 1))
 
 
 class Member(Protocol):
@@ -67,7 +72,8 @@ class _Part(NamedTuple):
 class _Computing(NamedTuple):
     """A step whose terms are on their way here."""
 
-    step: Step
+    here: _Here
+    offset: int
     arriving: list[Moving]
     parts: list[_Part]
 
@@ -89,6 +95,17 @@ class _Result(NamedTuple):
     to: int
     block: Bytes
     staging: Bytes
+
+
+class _Here(NamedTuple):
+    """What a step is for this process: with the members that it keeps, or None and where the member is."""
+
+    shape: Shape
+    home: bool
+    given: list[tuple[Member, Symbol, int]]  # of the terms, those that it has
+    terms: list[tuple[Member | None, int, Symbol, int]]
+    results: list[tuple[Member | None, int, Symbol, int]]
+    kept: bool  # no result is another's
 
 
 def exchange(
@@ -126,8 +143,9 @@ class _Exchange:
         self.timeout, self.what = timeout, what
         # A step has k blocks arriving and as many results as there are parities, at most; what waits to be sent on is bounded
         # by itself, and is no copy where a member has its stream in memory.
-        self.ahead = max(1, min(8, MEMORY // (2 * scheme.n * BLOCK)))
-        self.most_sending = max(2 * scheme.k, MEMORY // BLOCK)
+        self.block = block_bytes(scheme)
+        self.ahead = max(1, min(8, MEMORY // (2 * scheme.n * self.block)))
+        self.most_sending = max(2 * scheme.k, MEMORY // self.block)
         self.sending: deque[_Sending] = deque()
         self.computing: deque[_Computing] = deque()
         self.landing: deque[_Landing] = deque()
@@ -136,18 +154,23 @@ class _Exchange:
         self.moved = time.monotonic()
 
     def run(self, sums: Sequence[Sum]) -> None:
-        for step, late in events(self.scheme, self.nbytes, sums, self.homes, BLOCK, self.ahead):
+        heres: dict[Shape, _Here] = {}
+        for shape, offset, late in events(self.scheme, self.nbytes, sums, self.homes, self.block, self.ahead):
+            here = heres.get(shape)
+            if here is None:
+                here = heres[shape] = self._here(shape)
             if not late:
-                self._send(step)
-                if step.home == self.channel.rank:
-                    self._receive(step)
-            elif step.home == self.channel.rank:
+                if here.home:
+                    self._receive(here, offset)
+                else:
+                    self._send(here, offset)
+            elif here.home:
                 while not self.computed:
                     self._progress()
                 for result in self.computed.popleft():
                     self.sending.append(_Sending(self.channel.send(result.to, result.block), result.staging, None))
             else:
-                self._land(step)
+                self._land(here, offset)
             while (
                 len(self.computing) > self.ahead
                 or len(self.sending) > self.most_sending
@@ -158,43 +181,46 @@ class _Exchange:
             self._progress()
         # After a failure they stay where they are: a message may still come into them.
         _spare.extend(self.free)
-        del _spare[MEMORY // BLOCK :]
+        del _spare[MEMORY // self.block :]
 
-    def _send(self, step: Step) -> None:
-        to = step.home
-        if to == self.channel.rank:
-            return
-        for symbol, nbytes in step.terms:
-            member = self.members.get(symbol.member)
-            if member is not None:
-                block = member.read(symbol.parity, symbol.number, step.offset, nbytes)
-                self.sending.append(_Sending(self.channel.send(to, block), block, member))
+    def _here(self, shape: Shape) -> _Here:
+        def found(symbols: Sequence[tuple[Symbol, int]]) -> list[tuple[Member | None, int, Symbol, int]]:
+            return [(self.members.get(s.member), self.homes[s.member], s, nbytes) for s, nbytes in symbols]
 
-    def _receive(self, step: Step) -> None:
+        terms, results = found(shape.terms), found(shape.results)
+        given = [(member, symbol, nbytes) for member, _, symbol, nbytes in terms if member is not None]
+        kept = all(member is not None for member, *_ in results)
+        return _Here(shape, shape.home == self.channel.rank, given, terms, results, kept)
+
+    def _send(self, here: _Here, offset: int) -> None:
+        for member, symbol, nbytes in here.given:
+            block = member.read(symbol.parity, symbol.number, offset, nbytes)
+            self.sending.append(_Sending(self.channel.send(here.shape.home, block), block, member))
+
+    def _receive(self, here: _Here, offset: int) -> None:
         arriving, parts = [], []
-        for symbol, nbytes in step.terms:
-            member = self.members.get(symbol.member)
+        for member, source, symbol, nbytes in here.terms:
             if member is not None:
-                parts.append(_Part(member.read(symbol.parity, symbol.number, step.offset, nbytes), None, member))
+                parts.append(_Part(member.read(symbol.parity, symbol.number, offset, nbytes), None, member))
             else:
                 staging = self._staging()
                 block = staging[:nbytes]
-                arriving.append(self.channel.receive(self.homes[symbol.member], block))
+                arriving.append(self.channel.receive(source, block))
                 parts.append(_Part(block, staging, None))
-        self.computing.append(_Computing(step, arriving, parts))
+        self.computing.append(_Computing(here, offset, arriving, parts))
 
-    def _land(self, step: Step) -> None:
-        for symbol, nbytes in step.results:
-            if symbol.member not in self.members:
+    def _land(self, here: _Here, offset: int) -> None:
+        for member, _, symbol, nbytes in here.results:
+            if member is None:
                 continue
-            block = self._room(symbol, step.offset, nbytes)
+            block = self._room(symbol, offset, nbytes)
             staging = None
             if block is None:
                 staging = self._staging()
                 block = staging[:nbytes]
-            sent = min(nbytes, step.known)
-            moving = self.channel.receive(step.home, block[:sent]) if sent else None
-            self.landing.append(_Landing(moving, symbol, step.offset, block, sent, staging))
+            sent = min(nbytes, here.shape.known)
+            moving = self.channel.receive(here.shape.home, block[:sent]) if sent else None
+            self.landing.append(_Landing(moving, symbol, offset, block, sent, staging))
 
     def _progress(self) -> None:
         """Take what has arrived; wait a little if nothing has. The first in line first: the others' blocks come behind its."""
@@ -242,9 +268,11 @@ class _Exchange:
             self.free.append(landing.staging)
 
     def _compute(self, computing: _Computing) -> None:
-        step, size = computing.step, computing.step.nbytes
+        here, offset, _, parts = computing
+        shape = here.shape
+        size = shape.nbytes
         blocks, used = [], []
-        for block, staging, member in computing.parts:
+        for block, staging, member in parts:
             if block.nbytes < size:  # its stream ends within: zeros follow
                 end = block.nbytes
                 if member is not None:
@@ -257,31 +285,28 @@ class _Exchange:
             if staging is not None:
                 used.append(staging)
         outs: list[Bytes] = []
-        results: list[_Result] = []
-        if step.rows == [(1,)] and step.results[0][0].member in self.members:
+        computed: list[_Result] = []
+        if shape.rows == ((1,),) and here.kept:
             outs = blocks  # the other's as it is: so do partners keep it
         else:
-            for symbol, nbytes in step.results:
-                out = self._room(symbol, step.offset, nbytes) if nbytes == size else None
+            for member, home, symbol, nbytes in here.results:
+                out = self._room(symbol, offset, nbytes) if nbytes == size else None
                 if out is None:
                     staging = self._staging()
                     out = staging[:size]
-                    if symbol.member in self.members:
-                        used.append(staging)
-                    elif step.known:
-                        results.append(_Result(self.homes[symbol.member], out[: min(nbytes, step.known)], staging))
+                    if member is None and shape.known:
+                        computed.append(_Result(home, out[: min(nbytes, shape.known)], staging))
                     else:
                         used.append(staging)
                 outs.append(out)
-            add_up_all(outs, step.rows, blocks)
-        for (symbol, nbytes), out in zip(step.results, outs, strict=True):
-            keeper = self.members.get(symbol.member)
-            if keeper is not None:
-                keeper.write(symbol.parity, symbol.number, step.offset, out[:nbytes])
-        if any(symbol.member not in self.members for symbol, _ in step.results):
-            self.computed.append(results)
+            add_up_all(outs, shape.rows, blocks)
+        for (member, _, symbol, nbytes), out in zip(here.results, outs, strict=True):
+            if member is not None:
+                member.write(symbol.parity, symbol.number, offset, out[:nbytes])
+        if not here.kept:
+            self.computed.append(computed)
         self.free += used
-        for block, _, member in computing.parts:
+        for block, _, member in parts:
             if member is not None:
                 member.release(block)
 
@@ -291,9 +316,10 @@ class _Exchange:
 
     def _staging(self) -> Bytes:
         if not self.free:
-            try:
-                self.free.append(_spare.pop())
-            except IndexError:
-                both = empty(2 * BLOCK)  # a huge page, where there are some
-                self.free += (both[:BLOCK], both[BLOCK:])
+            while _spare:
+                if (block := _spare.pop()).nbytes == self.block:  # not those of a set of another size
+                    self.free.append(block)
+                    return self.free.pop()
+            page = empty(max(self.block, BLOCK))  # a huge page, where there are some
+            self.free += (page[at : at + self.block] for at in range(0, page.nbytes, self.block))
         return self.free.pop()

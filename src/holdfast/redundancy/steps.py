@@ -9,37 +9,43 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from .scheme import Scheme, Sum, Symbol
 
 
-class Step(NamedTuple):
-    """One block of the sums of a stripe, computed by process `home`."""
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """What is done with a block of a stripe's sums by process `home`: the same for all its blocks but those in which a stream
+    ends, so that what follows from it is found out once (it is its own key)."""
 
     home: int
-    offset: int
     nbytes: int  # the longest result's
     known: int  # the longest term's: beyond it results are zero, which is not sent
-    results: list[tuple[Symbol, int]]  # with the bytes of it that are kept
-    rows: list[tuple[int, ...]]  # for each result the coefficients of the terms
-    terms: list[tuple[Symbol, int]]  # with the bytes of it that are there: the rest is zero
+    results: tuple[tuple[Symbol, int], ...]  # with the bytes of it that are kept
+    rows: tuple[tuple[int, ...], ...]  # for each result the coefficients of the terms
+    terms: tuple[tuple[Symbol, int], ...]  # with the bytes of it that are there: the rest is zero
 
 
 class Event(NamedTuple):
-    """`step`: what others have of its terms is sent to its home; or, if `late`, its results to those who are to keep them."""
+    """The block at `offset`: what others have of its terms is sent to its home; or, if `late`, its results to those who are to
+    keep them."""
 
-    step: Step
+    shape: Shape
+    offset: int
     late: bool
 
 
 class _Work(NamedTuple):
-    """Sums of one stripe."""
+    """Sums of one stripe, of symbols that are known to be zero from `ends` on: those of the results, then of the terms."""
 
     home: int
     results: list[Symbol]
     terms: list[Symbol]
     rows: list[tuple[int, ...]]
+    ends: list[int]
+    shapes: dict[tuple[int, ...], Shape]
 
 
 def events(
@@ -51,47 +57,50 @@ def events(
     home is `ahead` steps further: they are sent in the order of all, and nobody waits for one that is being computed.
     """
     chunk = scheme.chunk(nbytes)
-    late: dict[int, deque[Step]] = {}
-    works = _works(scheme, sums, homes)
-
-    def there(symbol: Symbol, offset: int) -> int:
-        """How many bytes of the block at `offset` are not known to be zero."""
-        end = chunk if symbol.parity else min(chunk, nbytes[symbol.member] - symbol.number * chunk)
-        return max(0, min(block, end - offset))
-
+    late: dict[int, deque[Event]] = {}
+    works = _works(scheme, nbytes, sums, homes)
     for offset in range(0, chunk, block):
         for work in works:
-            kept = [there(symbol, offset) for symbol in work.results]
-            size = max(kept)
-            if not size:
+            there = tuple([max(0, min(block, end - offset)) for end in work.ends])
+            shape = work.shapes.get(there)
+            if shape is None:
+                shape = work.shapes[there] = _shape(work, there)
+            if not shape.nbytes:
                 continue
-            have = [min(size, there(symbol, offset)) for symbol in work.terms]
-            step = Step(
-                work.home,
-                offset,
-                size,
-                max(have, default=0),
-                [(symbol, n) for symbol, n in zip(work.results, kept, strict=True) if n],
-                [
-                    tuple(c for c, t in zip(row, have, strict=True) if t)
-                    for row, n in zip(work.rows, kept, strict=True)
-                    if n
-                ],
-                [(symbol, t) for symbol, t in zip(work.terms, have, strict=True) if t],
-            )
             waiting = late.setdefault(work.home, deque())
             if len(waiting) >= ahead:
-                yield Event(waiting.popleft(), True)
-            yield Event(step, False)
-            if any(homes[symbol.member] != work.home for symbol, _ in step.results):
-                waiting.append(step)
+                yield waiting.popleft()
+            yield Event(shape, offset, False)
+            if any(homes[symbol.member] != work.home for symbol, _ in shape.results):
+                waiting.append(Event(shape, offset, True))
     for home in sorted(late):
-        for step in late[home]:
-            yield Event(step, True)
+        yield from late[home]
 
 
-def _works(scheme: Scheme, sums: Sequence[Sum], homes: Sequence[int]) -> list[_Work]:
+def _shape(work: _Work, there: Sequence[int]) -> Shape:
+    """Of a block in which the work's symbols have `there` bytes that are not known to be zero."""
+    kept = there[: len(work.results)]
+    size = max(kept)
+    have = [min(size, n) for n in there[len(work.results) :]]
+    return Shape(
+        work.home,
+        size,
+        max(have, default=0),
+        tuple((symbol, n) for symbol, n in zip(work.results, kept, strict=True) if n),
+        tuple(
+            tuple(c for c, t in zip(row, have, strict=True) if t) for row, n in zip(work.rows, kept, strict=True) if n
+        ),
+        tuple((symbol, t) for symbol, t in zip(work.terms, have, strict=True) if t),
+    )
+
+
+def _works(scheme: Scheme, nbytes: Sequence[int], sums: Sequence[Sum], homes: Sequence[int]) -> list[_Work]:
     """The sums by stripes, shared out over the processes that keep results: each time to the one that has the least."""
+    chunk = scheme.chunk(nbytes)
+
+    def end(symbol: Symbol) -> int:
+        return chunk if symbol.parity else min(chunk, nbytes[symbol.member] - symbol.number * chunk)
+
     stripes: dict[object, list[Sum]] = {}
     for each in sums:
         # A single term is sent to each who keeps a copy of it: it would be on its way twice as long otherwise.
@@ -102,7 +111,8 @@ def _works(scheme: Scheme, sums: Sequence[Sum], homes: Sequence[int]) -> list[_W
     for together in stripes.values():
         home = min((homes[each.symbol.member] for each in together), key=lambda process: busy.get(process, 0))
         busy[home] = busy.get(home, 0) + 1
+        results = [each.symbol for each in together]
         terms = list(dict.fromkeys(symbol for each in together for symbol, _ in each.terms))
         rows = [tuple(dict(each.terms).get(symbol, 0) for symbol in terms) for each in together]
-        works.append(_Work(home, [each.symbol for each in together], terms, rows))
+        works.append(_Work(home, results, terms, rows, [*map(end, results), *map(end, terms)], {}))
     return works
