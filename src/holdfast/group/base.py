@@ -68,5 +68,5 @@ class Group(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what the group holds (collective; in orderly ends only; again is fine)."""
+        """Take part in nothing any more (local; again is fine)."""
         ...

@@ -48,7 +48,6 @@ class MPIGroup:
         self._sent: dict[int, int] = defaultdict(int)  # number of the next message to each rank
         self._streams: dict[int, Incoming] = {}
         self._broken: str | None = None
-        self._whole = True  # no call has failed here
         self._status = MPI.Status()
         with self._translated("duplicating the communicator"):
             self._comm, request = comm.Idup()
@@ -89,15 +88,9 @@ class MPIGroup:
         return PendingMax(self, Transfer(request, mine, result), result, len(given))
 
     def close(self) -> None:
-        """Free the duplicate (collective). Wait for every `Pending` before.
-
-        After a call that failed on this rank the duplicate is left to MPI's own end: messages of that call may still
-        be on their way. Nothing happens if MPI has ended.
-        """
-        usable, self._broken = self._broken is None and self._whole, "closed"
-        if usable and not self._mpi.Is_finalized():
-            with self._translated("closing the group"):
-                self._comm.Free()
+        """Take part in nothing any more (local). The duplicate is left to MPI's own end: freeing it is collective and has no
+        deadline, and messages of a call that failed may still be on their way."""
+        self._broken = "closed"
 
     # -- inside -----------------------------------------------------------------------------
 
@@ -139,7 +132,6 @@ class MPIGroup:
             # An interrupt: the other ranks are in a call that this one has left. It can't take part in another.
             self._broken = f"interrupted during {what}"
             raise
-        self._whole = self._whole and in_time and not failed
         if failed:
             peer, error = min(failed.items())
             raise self._rank_error(f"{what}: the exchange with {ranks_text(failed)} failed", error, peer) from error
@@ -172,7 +164,6 @@ class MPIGroup:
         try:
             yield
         except self._mpi.Exception as e:
-            self._whole = False
             raise self._rank_error(what, e) from e
 
 
@@ -190,14 +181,12 @@ class PendingMax:
             if not self._transfer.done():
                 return None
         except self._group._mpi.Exception as e:
-            self._group._whole = False
             raise self._group._rank_error("maximum over ranks", e) from e
         return tuple(self._result[: self._count])
 
     def wait(self) -> tuple[int, ...]:
         group = self._group
         if not wait_until(lambda: self.test() is not None, group._timeout):
-            group._whole = False
             raise deadline_error("maximum over ranks", group.rank, group._others(), group._timeout, one_of=True)
         return tuple(self._result[: self._count])
 

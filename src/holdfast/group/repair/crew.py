@@ -84,8 +84,8 @@ class Crew:
         base = _duplicate(world, timeout)
         crew = cls(base, ranks, why_not(), watchdog)
         crew._roles = tuple(place if place < ranks else NO_ROLE for place in range(base.Get_size()))
+        signal = _duplicate(base, timeout)
         with watchdog.step("forming the crew", timeout):
-            signal = base.Dup()
             comm = base.Split(0 if me < ranks else MPI.UNDEFINED, me)
         mine = Card(crew._roles[me], 0, base.Get_size())
         crew._take(mine, signal, comm if me < ranks else None)
