@@ -48,7 +48,7 @@ def test_complete_beats_a_request_to_leave():
     assert outcome(execution(run(complete=True), code=0), asked="SIGTERM") == ("complete", 0)
 
 
-@pytest.mark.parametrize(("code", "exit_code"), [(0, 0), (3, 3), (-9, 137)])
+@pytest.mark.parametrize(("code", "exit_code"), [(0, 0), (3, 3), (9, 9), (-11, 139), (-15, 143)])
 def test_a_program_that_never_opened_a_run_is_not_started_again(code, exit_code):
     verdict = judge([execution(code=code)])
     assert verdict.exit == exit_code
@@ -102,6 +102,19 @@ def test_what_never_came_to_the_program_is_tried_once_more(why):
     assert outcome(first, serial=False, max_restarts=0) == ("program failed", 213)
     assert outcome(first, serial=False, asked="SIGINT") == ("interrupted", 86)
     assert outcome(first, execution(code=213, number=2, **why), serial=False) == ("program failed", 213)
+
+
+@pytest.mark.parametrize(("code", "serial"), [(-9, True), (137, True), (137, False), (9, False), (-9, False)])
+def test_a_process_killed_before_it_opened_a_run_is_no_failure_of_the_program_s(code, serial):
+    first = execution(code=code)
+    assert outcome(first, serial=serial) is None
+    assert pause([first]) == 1.0
+    final = ("program failed", 9 if code == 9 else 137)
+    assert outcome(first, serial=serial, max_restarts=0) == final
+    assert outcome(first, serial=serial, asked="SIGTERM") == ("interrupted", 86)
+    verdict = judge([first, execution(code=code, number=2)], serial=serial)
+    assert (verdict.outcome, verdict.exit) == final
+    assert "twice in a row" in verdict.message
 
 
 def test_last_checkpoint_failed():

@@ -10,7 +10,7 @@ Exit codes, of `holdfast run` (0 to 2 of the other commands too):
     87  the last checkpoint failed or came after the time limit; the version before is safe
     88  gave up: no progress, from the version before the last either
     89  gave up: the allowed restarts are used
-    90  of a rank, never of this command: a repair was not over in time
+    90  never of this command; a rank that gives up a repair ends by SIGKILL under `--spares`, elsewhere so
     any other: the program's own code, where it failed without opening a run (128 + signal if it was killed), or
         where a serial program failed after its runs were complete
 

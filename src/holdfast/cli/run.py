@@ -18,7 +18,7 @@ EXIT_CODES = {
     errors.EXIT_LAST_CHECKPOINT_FAILED: "the last checkpoint failed or came after the time limit: don't requeue, look first",
     errors.EXIT_NO_PROGRESS: "gave up: no progress, from the version before the last either",
     errors.EXIT_RESTARTS_EXHAUSTED: "gave up: the allowed restarts are used",
-    errors.EXIT_REPAIR: "of a rank, never of this command: a repair was not over in time",
+    errors.EXIT_REPAIR: "never of this command; a rank that gives up a repair ends by SIGKILL under --spares",
 }
 
 _EPILOG = "\n".join(

@@ -17,7 +17,7 @@ from ..catalog.eviction import send
 from ..errors import HoldfastError
 from ..run.signals import TIME_LIMIT as _NUMBER
 from ..run.signals import signal_name
-from . import account, facts, hosts, launcher
+from . import account, facts, hosts, launcher, leftovers
 from .child import Child, Signals, Watch, is_proxy
 
 TIME_LIMIT = signal_name(_NUMBER)  # where a signal's name stands else
@@ -82,6 +82,7 @@ class Running:
         self.seen: set[tuple[int, int]] = set()  # ranks and spares, before a run was opened
         self.lost_since: float | None = None
         self.overdue = False  # whether it was ended because the time limit was over
+        self.tidied: set[str] = set()  # runs from which what earlier supervisors had left has been cleared away
 
     def run(self) -> facts.Execution:
         # There before anybody looks: that a file is missing is remembered for a while by other hosts' file systems.
@@ -117,10 +118,11 @@ class Running:
             self.watch.close()
         stillborn = self.stillborn or (not owner.serial and not self.opened and code == OWN_FAULT)
         runs = facts.gather(owner.urls, self.opened, self.name)
+        orphans = not runs and code != 0 and leftovers.any_left()
         first_dead = self.watch.first_dead
         return facts.Execution(
             self.number, began, ended, code, runs, cleared, first_dead, stillborn=stillborn, overdue=self.overdue,
-            spares=owner.spares, repairs=self._repairs(),
+            spares=owner.spares, repairs=self._repairs(), orphans=orphans,
         )
 
     def _repairs(self) -> int:
@@ -182,8 +184,21 @@ class Running:
         for one in new:
             if not one.settled:
                 self.owner.told.opened(one, "has begun")
+                self._tidy(one.url)
             elif self.owner.last is not None:
                 self._learn(self.owner.last, one)
+
+    def _tidy(self, url: str) -> None:
+        """Ends what a supervisor that was killed has left of this run's program, which has just been taken over."""
+        if url in self.tidied:
+            return
+        self.tidied.add(url)
+        try:
+            names = leftovers.superseded(facts.catalog_of(url).attempts, {self.name, *self.owner.ended})
+        except HoldfastError:  # unreadable: what there is to say of that, the program says
+            return
+        if line := leftovers.end_leftovers(names):
+            self.owner.told.say(line)
 
     def _learn(self, last: facts.Execution, one: facts.Opened) -> None:
         """What was lost with the last start is known now; it was told already, if all versions are in the run's own store."""

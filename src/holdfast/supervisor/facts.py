@@ -70,8 +70,9 @@ class Execution:
     what was started (negative: the signal that killed it), whether the supervisor ended it or what was left of it
     unasked (`cleared`), the rank that was seen to die first and its pid, its runs, the nodes in use that gave no answer
     afterwards (`lost_nodes`), whether the launcher never came to start a rank (`stillborn`), whether it was ended because the
-    time limit was over (`overdue`), what was taken back before it (`falls`), and how many spares its ranks had (`spares`) and
-    how often ranks were replaced by them (`repairs`)."""
+    time limit was over (`overdue`), what was taken back before it (`falls`), how many spares its ranks had (`spares`) and
+    how often ranks were replaced by them (`repairs`), and whether it opened no run while something lived here that an
+    earlier supervisor had left (`orphans`)."""
 
     number: int
     began: float
@@ -86,6 +87,7 @@ class Execution:
     falls: tuple[Fall, ...] = ()
     spares: int = 0
     repairs: int = 0
+    orphans: bool = False
 
     @property
     def gained(self) -> bool:

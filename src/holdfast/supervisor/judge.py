@@ -51,9 +51,11 @@ def judge(
     last = executions[-1]
     runs = last.runs
     if not runs:
-        # That a launcher started nothing, or a node went, is no word on the program: it is tried once more.
-        excused = (last.stillborn or last.lost_nodes) and not asked and max_restarts != 0
-        return None if excused and len(executions) < TRIES else _never_opened(last, asked)
+        # That a launcher started nothing, a node went, or somebody killed a process is no word on the program: once more. So
+        # when there were orphans: while they are asked to leave, one of them may take a lost one's place and hold the run.
+        excused = last.stillborn or last.lost_nodes or _killed(last, serial) or (last.orphans and last.code != 0)
+        excused = excused and not asked and max_restarts != 0
+        return None if excused and len(executions) < TRIES else _never_opened(last, asked, len(executions))
     if all(run.complete for run in runs):
         return _complete(last, serial)
     if rivals := [run for run in runs if run.rival]:
@@ -93,8 +95,11 @@ def judge(
 
 
 def pause(executions: Sequence[Execution]) -> float:
-    """Seconds to wait before the next start: none after progress or a first failure, then 1, 2, 4, ... up to BACKOFF."""
+    """Seconds to wait before the next start: none after progress or a first failure, then 1, 2, 4, ... up to BACKOFF. When a
+    process was killed before any run was opened also after the first: what it was killed for, memory as a rule, may pass."""
     barren = len(_barren(executions))
+    if not executions[-1].runs and _counts(executions[-1]):
+        barren += 1
     return 0.0 if barren < 2 else min(BACKOFF, 2.0 ** min(barren - 2, 20))
 
 
@@ -175,12 +180,19 @@ def code_of(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def _never_opened(last: Execution, asked: str | None) -> Verdict:
+def _killed(last: Execution, serial: bool) -> bool:
+    """Whether it ended by SIGKILL, which comes from outside: the kernel short of memory, a batch system, a person."""
+    # Open MPI gives 137 for a rank, MPICH the bare signal, which a program's own status 9 looks like: it is tried once more.
+    return last.code in (-signal.SIGKILL, 128 + signal.SIGKILL) or (not serial and last.code == signal.SIGKILL)
+
+
+def _never_opened(last: Execution, asked: str | None, starts: int) -> Verdict:
     if asked:
         return Verdict("interrupted", EXIT_INTERRUPTED_NO_PROGRESS, f"interrupted by {asked} before it opened a run.")
     if last.code == 0:
         return Verdict("no run", EXIT_COMPLETE, "the program ended well; it never opened a run.")
-    text = f"the program failed before it opened a run ({death(last)}): it is not started again."
+    often = "" if starts == 1 else f", {'twice' if starts == 2 else f'{starts} times'} in a row"
+    text = f"the program failed before it opened a run{often} ({death(last)}): it is not started again."
     return Verdict("program failed", code_of(last.code), text)
 
 
