@@ -13,6 +13,7 @@ from ..errors import HoldfastError, UsageError
 from ..group import SERIAL, Group, launcher_ranks, spare_processes
 from .opening import open
 from .run import Run
+from .tracebacks import tell_once, told_at_start
 
 T = TypeVar("T")
 _TOGETHER_SECONDS = 5.0
@@ -24,7 +25,8 @@ def launch(main: Callable[[Run], T], url: str | os.PathLike[str], *, comm: Any =
     comm: the communicator; None means `MPI.COMM_WORLD` under an MPI launcher or if the program has imported
     `mpi4py.MPI`, else serial. Further options are those of `holdfast.open`.
 
-    If `main` raises on all ranks (an interrupt, an error they agreed on), so does `launch`. If it raises on some ranks
+    If `main` raises on all ranks (an interrupt, an error they agreed on), so does `launch`; if nobody catches it and it is the
+    same on all, rank 0 prints the traceback and the others a line each. If it raises on some ranks
     only, those print the error and leave the process at once with status 1, without finalizing MPI: the launcher then ends the
     others, which would wait for them for ever.
 
@@ -39,13 +41,19 @@ def launch(main: Callable[[Run], T], url: str | os.PathLike[str], *, comm: Any =
 
         _check_world(comm)
         return launch_with_spares(main, url, comm, spares, open_options)
-    run = open(url, comm=comm, **open_options)
+    try:
+        run = open(url, comm=comm, **open_options)
+    except BaseException as error:
+        told_at_start(error, comm)
+        raise
     try:
         with run:
             return main(run)
     except BaseException as error:
-        if run._x.group.size > 1 and not all_raised(run._x.group):
-            leave_alone(error)
+        if run._x.group.size > 1:
+            if not all_raised(run._x.group):
+                leave_alone(error)
+            tell_once(error, run._x.group)
         raise
 
 

@@ -25,8 +25,10 @@ from ..group.repair import Crew, end_process, leave_after_repair
 from ..group.repair.comms import watch_calls
 from ..units import seconds_text
 from .launch import all_raised, leave_alone
+from .lookout import Lookout
 from .opening import open_run
 from .run import Run
+from .tracebacks import leave_to_others, tell_once, told_at_start
 
 log = logging.getLogger("holdfast")
 T = TypeVar("T")
@@ -74,8 +76,9 @@ def launch_with_spares(
         while True:
             if crew.rank is None:
                 _warm()
-                if not crew.stand_by(lambda: None):
-                    raise SystemExit(0)
+                with Lookout(url) as lookout:
+                    if not crew.stand_by(lookout.check):
+                        raise SystemExit(0)
             else:
                 run: Run | None = None
                 try:
@@ -104,11 +107,11 @@ def _reopen(url: str | os.PathLike[str], crew: Crew, past: _Past, began: float, 
         group = make_group(crew.comm, STEP_SECONDS)
         told: Any = together(group, "going on after a repair", [past.times, past.at[1], _shown(past.own) if past.own else ""])
         past.times, step = max(int(one[0]) for one in told), max(int(one[1]) for one in told)
-        if past.own is not None:
-            raise past.own
         for rank, (_, _, text) in enumerate(told):
             if text:
-                raise RankError(f"Rank {rank} failed with {text}. What was committed is intact.", rank=rank)
+                own = past.own or RankError(f"Rank {rank} failed with {text}. What was committed is intact.", rank=rank)
+                leave_to_others(own, group, own is past.own)
+                raise own
         if past.times >= REPEATS:
             raise RankError(
                 f"Ranks were lost {past.times} times in a row at step {step}, from the same version: it is taken for the "
@@ -164,6 +167,9 @@ def _by_itself(crew: Crew, past: _Past, run: Run | None, error: BaseException) -
     if run is None or all_raised(run._x.group):
         if run is not None:
             run.__exit__(type(error), error, error.__traceback__)
+            tell_once(error, run._x.group)
+        else:
+            told_at_start(error, crew.comm)
         raise error
     x = run._x
     if not crew.repairable:
@@ -187,8 +193,9 @@ def _part(crew: Crew) -> None:
             if crew.rank == 0:
                 crew.dismiss()
             with_all.begin_max(0).wait()
-        except HoldfastError as error:  # a rank was lost on its way out; what the run had to say is on record
-            log.debug("the ranks did not leave together: %s", error.message)
+        except (HoldfastError, sys.modules["mpi4py.MPI"].Exception) as error:
+            # A rank was lost on its way out, or a repair is called for; what the run had to say is on record.
+            log.debug("the ranks did not leave together: %s", error)
             if crew.rank == 0:
                 crew.dismiss()
     crew.close()
