@@ -1,0 +1,54 @@
+"""What is logged where the program has set up no logging."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from holdfast.run.logged import Lines, install
+
+log = logging.getLogger("holdfast")
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No handlers, as in a program that has set up none."""
+    monkeypatch.setattr(log, "propagate", False)  # to the root logger, where pytest listens
+    monkeypatch.setattr(log, "handlers", [])
+
+
+def test_every_line_says_whose_it_is(capsys):
+    install()
+    install()
+    assert len(log.handlers) == 1
+    log.info("of no use")
+    log.warning("rank %d\nand its stacks", 3)
+    assert capsys.readouterr().err == "holdfast: rank 3\nholdfast: and its stacks\n"
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_the_program_s_own_handlers_have_the_say(root, capsys, monkeypatch):
+    install()
+    if root:
+        monkeypatch.setattr(log, "propagate", True)
+    else:
+        log.addHandler(logging.NullHandler())
+    log.error("theirs")
+    assert capsys.readouterr().err == ""
+
+
+def test_who_wants_nothing_gets_nothing(capsys, monkeypatch):
+    install()
+    monkeypatch.setattr(logging, "lastResort", None)
+    log.error("nobody's")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stream_that_is_gone_is_no_error_of_the_program_s(monkeypatch):
+    install()
+    (handler,) = log.handlers
+    assert isinstance(handler, Lines)
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr("sys.stderr", None)
+    log.error("nobody hears it")
