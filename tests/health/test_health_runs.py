@@ -17,7 +17,8 @@ SOURCE = Path(__file__).parents[2] / "src"
 MPIRUN = Path(sys.executable).with_name("mpirun")
 CLI = [sys.executable, "-m", "holdfast.cli", "run"]
 
-# Rank 2 hangs once while the others wait for it in a call of MPI; after the repair rank 1 is stopped.
+# Rank 2 hangs once while the others wait for it in calls of MPI, rank 3 at the same step for requests; after the repair rank 1
+# is stopped.
 HANGS = """
 import os, signal, sys, time
 import numpy as np, holdfast
@@ -31,10 +32,14 @@ def main(run):
     if run.repairs:
         say("again", run.repairs, comm.rank, time.time(), *[f"{e.kind}-{e.rank}" for e in run.health])
     for step in run.steps(30, every=holdfast.steps(2)):
-        u += comm.allreduce(float(u[0])) * 1e-3
+        if step % 2:
+            u += comm.allreduce(float(u[0])) * 1e-3
         if step == 10 and comm.rank == 2 and run.repairs == 0:
             say("hangs", time.time())
             time.sleep(600)
+        got = np.empty(1)
+        MPI.Request.Waitall([comm.Irecv(got, comm.rank - 1 & 3), comm.Isend(u[:1].copy(), comm.rank + 1 & 3)])
+        u += got * 1e-3
         if step == 20 and comm.rank == 1 and run.repairs == 1:
             say("stops", time.time())
             os.kill(os.getpid(), signal.SIGSTOP)

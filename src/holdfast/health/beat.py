@@ -22,9 +22,10 @@ from .board import Board
 from .events import KINDS, Event
 from .judging import PERIOD, Limits, Memory, Own, Seen, Verdict, judge
 from .layout import NO_RANK, Slot
-from .phases import LEFT, PHASES, STORAGE
+from .phases import CALLING, COMPUTING, LEFT, PHASES, STORAGE
 from .processes import is_dead, look, send, supervisor
 from .stacks import Stacks, dump
+from .waiting import waits
 
 log = logging.getLogger("holdfast")
 
@@ -36,11 +37,12 @@ _DUMP = 0.5  # seconds that stacks are waited for: half of what detection may ta
 _LAST_WORDS = 1.0  # seconds that a process has to tell why it ends itself
 _LAST = Own(suspended=True)  # whose times begin anew: it judges no waits
 _LAUNCHER = 10  # beats between looks at it
+_CALLING = 1.0  # seconds for which it holds that a process was seen in a call of MPI by itself
 _NANO = 1e-9
 
 
 class Beat:
-    """Health of the ranks of a node, as one of them sees it (each process makes its own; local).
+    """Health of the ranks of a node, as one of them sees it (each process makes its own, in its program's thread; local).
 
     `board`: joined already; it is left by `stop`. `on_event`: called in the beat's thread for each Event, also for those
     that another process found out; it must return soon, and what it raises is logged. `limits`: in seconds. `stacks`:
@@ -71,7 +73,7 @@ class Beat:
         self._memory, self._count = Memory(), 0
         self._stacks = Stacks(board.path, board.pid, board.start) if stacks else None
         self._ending, self._running = Flag(), Lock()
-        self._thread = 0
+        self._thread, self._program = 0, get_ident()
         self._lost = False
         self.seconds = 0.0  # of processor time that the thread has used, until now
 
@@ -145,6 +147,7 @@ class Beat:
         board.beat()
         if board.phase in STORAGE and self._moves():
             board.progress()
+        self._sample(board)
         if (
             self._launcher is not None
             and self._count % _LAUNCHER == 0
@@ -164,6 +167,12 @@ class Beat:
         for one in seen:  # its watcher may have died before it could act
             if one.told in ("stopped", "stalled") and now - one.told_at > _AGAIN and one.state and one.phase != LEFT:
                 self._end(one, self._event(one.told, one, "it lives on although it was to be killed"))
+
+    def _sample(self, board: Board) -> None:
+        """Whether the program's thread waits in a call of MPI: looked at only when it may soon be judged, since it costs."""
+        stall = self.limits.stall
+        if stall is not None and board.phase == COMPUTING:
+            board.calling(board.still > stall / 2 and waits(self._program))
 
     def _last(self) -> None:
         """Who has died by now, and what others have found out; nobody is judged to hang any more."""
@@ -185,8 +194,11 @@ class Beat:
             still = stall is not None and now - progress_at >= stall
             reason = everyone or i in near or now - beat_at > _MISSING or told or still
             state, found = look(s.pid) if reason and i != own else (None, 0)
+            # Seen by itself, since calls of its own are told only on communicators that are known to wait for others.
+            sampled = s.phase == COMPUTING and s.call_at * _NANO > max(progress_at, now - _CALLING)
+            phase = CALLING if sampled else s.phase
             seen.append(
-                Seen(i, s.pid, s.start, s.rank, s.phase, s.beats, beat_at, progress_at, s.step, state, found, told,
+                Seen(i, s.pid, s.start, s.rank, phase, s.beats, beat_at, progress_at, s.step, state, found, told,
                      s.verdict_at * _NANO)
             )  # fmt: skip
         return seen

@@ -131,6 +131,15 @@ class Board:
             own[layout.PHASE] = COMPUTING
         own[_PROGRESS_AT] = monotonic_ns()
 
+    def calling(self, is_it: bool) -> None:
+        """Whether the program's thread has just been seen to wait in a call of MPI. By its beat thread alone."""
+        self._own[layout.CALL_AT] = monotonic_ns() if is_it else 0
+
+    @property
+    def still(self) -> float:
+        """Seconds since this process's progress."""
+        return (monotonic_ns() - int(self._own[_PROGRESS_AT])) * 1e-9
+
     @property
     def phase(self) -> int:
         """What this process is in."""

@@ -20,15 +20,16 @@ COUNT_AT = HEADER - 8
 NO_RANK = -1  # a spare
 
 # Words of a slot. Times are nanoseconds of CLOCK_MONOTONIC, which is the same for all processes of a boot.
-PID, START, RANK, PHASE, BEATS, BEAT_AT, PROGRESS, PROGRESS_AT, STEP, SIGNAL, VERDICT, VERDICT_AT, NBYTES = range(13)
+PID, START, RANK, PHASE, BEATS, BEAT_AT, PROGRESS, PROGRESS_AT, STEP, SIGNAL, VERDICT, VERDICT_AT, NBYTES, CALL_AT = range(14)
 
 _MAGIC = b"holdfast board 1"
 _IDENTITY = struct.Struct("=16s5q32s40s")
-_SLOT = struct.Struct("=13q24x")
+_SLOT = struct.Struct("=14q16x")
 
 
 class Slot(NamedTuple):
-    """A slot as it was read: the words above, in their order. `pid` 0: nobody's yet."""
+    """A slot as it was read: the words above, in their order. `pid` 0: nobody's yet; `call_at`: when the program's thread was
+    last seen to wait in a call of MPI, 0 if it was not when it was last looked at."""
 
     pid: int
     start: int
@@ -43,6 +44,7 @@ class Slot(NamedTuple):
     verdict: int
     verdict_at: int
     nbytes: int
+    call_at: int
 
 
 class Identity(NamedTuple):

@@ -7,7 +7,8 @@ interrupt, and a handle that is kept beyond the program's `Free` would be a dang
 otherwise (from a handle, by a library in C) are not known here: see `hidden.py`.
 
 Who waits in a blocking call does so for another rank: `watch_calls` has that told, so that of ranks that stand still the
-cause is found. A wait for a request (`Wait`, `Waitall`) is MPI's own and not seen.
+cause is found. A wait for a request (`Wait`, `Waitall`) is MPI's own and not told: `health` sees it from
+outside.
 """
 
 from __future__ import annotations
