@@ -278,7 +278,7 @@ def test_an_exception(tmp_path, slow):
 
 
 def test_leaving_is_bounded(tmp_path, slow, monkeypatch, caplog):
-    monkeypatch.setattr("holdfast.run.execution._LEAVING", 0.2)
+    monkeypatch.setattr("holdfast.run.leaving._LEAVING", 0.2)
     run = holdfast.open(tmp_path / "run")
     u = run.protect("u", filled(5 * MiB).copy())
     handle = run.checkpoint(wait=False)

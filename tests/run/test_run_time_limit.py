@@ -217,11 +217,15 @@ PROGRAM = """
 """
 
 
-def attempts(tmp_path):
+def catalog(tmp_path):
     from holdfast.catalog import read_catalog
     from holdfast.store import open_store
 
-    return read_catalog(open_store(tmp_path / "run", create=False, read_only=True)).attempts
+    return read_catalog(open_store(tmp_path / "run", create=False, read_only=True))
+
+
+def attempts(tmp_path):
+    return catalog(tmp_path).attempts
 
 
 def test_a_last_checkpoint_before_the_deadline_and_status_85(tmp_path):
@@ -234,6 +238,7 @@ def test_a_last_checkpoint_before_the_deadline_and_status_85(tmp_path):
     end = attempts(tmp_path)[-1].end
     assert (end.outcome, end.signal, end.error) == ("interrupted", "time limit", None)
     assert end.time < deadline and end.step > 0
+    assert catalog(tmp_path).versions[0].reason == "time limit"
     again = execute(quick, tmp_path)
     assert (again.returncode, again.stdout) == (0, "u 400.0\n"), again.stderr
 
@@ -242,7 +247,7 @@ def test_a_start_that_comes_too_late_does_nothing(tmp_path):
     """Also one that comes when it is over: nothing was to be saved, so nothing was too late."""
     over = {"HOLDFAST_DEADLINE": str(time.time() - 1)}
     done = execute([*program(tmp_path, PROGRAM), "{}", "0"], tmp_path, **over)
-    assert (done.returncode, done.stderr) == (86, "the time limit is over: out\n")
+    assert (done.returncode, done.stderr) == (86, "holdfast: the time limit is over: out\n")
     assert attempts(tmp_path)[-1].end.error is None
     ignored = execute([*program(tmp_path, PROGRAM), "{'time_limit': 'off'}", "0"], tmp_path, **over)
     assert (ignored.returncode, ignored.stdout) == (0, "u 400.0\n"), ignored.stderr

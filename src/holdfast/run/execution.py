@@ -7,32 +7,24 @@ from __future__ import annotations
 
 import atexit
 import logging
-import math
 import os
-import sys
 import time
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..catalog import End, check_fence, put_end
+from ..catalog import check_fence
 from ..catalog.failures import read_failures
 from ..config import Options
 from ..engine import Item
 from ..errors import (
-    EXIT_INTERRUPTED,
-    EXIT_INTERRUPTED_NO_PROGRESS,
-    EXIT_LAST_CHECKPOINT_FAILED,
     CheckpointError,
     HoldfastError,
-    Interrupted,
-    UsageError,
 )
 from ..format import StoredFile, parse_version
 from ..group import Group, from_root
 from ..store import Store
-from ..units import seconds_text
-from . import objects
+from . import leaving, objects
 from .checkpoint import Writer
 from .handle import Handle, report_failure
 from .interval import Costs
@@ -42,7 +34,7 @@ from .outfiles import OutFiles
 from .pacing import Decision, Pacer
 from .resume import Restored, Resume
 from .settling import settle
-from .signals import TIME_LIMIT, Interrupts, signal_name
+from .signals import Interrupts
 from .timelimit import Limit
 from .watching import Watching
 
@@ -51,26 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("holdfast")
 
-_ABANDONED = 2.0  # seconds that what is in flight has to find out that ranks are lost
-_LEAVING = 60.0  # seconds that a program which leaves waits for the version in flight
-
-
-def _remind(there: weakref.ref[Execution]) -> None:
-    """At the program's end: a run that nobody has closed or completed."""
-    x = there()
-    if x is None or x.closed or x.forked:
-        return
-    x.watching.leave()
-    x._await(seconds=_LEAVING)
-    x.watching.stop()
-    if x.left or not x.settled or x.group.rank != 0 or "HOLDFAST_SUPERVISED" in os.environ:
-        return
-    newest = f"A start goes on from version {x.newest}" if x.newest else "There is no version: a start begins anew"
-    print(
-        f"holdfast: the program has ended and the run {x.url} is not complete. {newest}. "
-        "If the program is done, let it say so: `with holdfast.open(...) as run:`, or run.complete().",
-        file=sys.stderr,
-    )
 
 
 class Execution:
@@ -118,7 +90,7 @@ class Execution:
         self._owner = os.getpid()
         self.left = False  # whether the program has said how it ends
         if attempt:
-            atexit.register(_remind, weakref.ref(self))
+            atexit.register(leaving.remind, weakref.ref(self))
 
     @property
     def readonly(self) -> bool:
@@ -189,7 +161,7 @@ class Execution:
         if decision.landed:
             self.land(told=bool(decision.signal))
         if decision.signal:
-            self._leave(decision.signal)
+            leaving.leave(self, decision.signal)
         if not decision.reason:
             return
         if decision.reason == "policy" and self.options.overlap == "skip" and self._busy():
@@ -211,13 +183,13 @@ class Execution:
 
     def take(self, reason: str, complete: bool = False, wait: bool = True) -> Handle:
         """Take a checkpoint now; `wait` until it is durable. Raises or warns as `on_error` says, also what the one before
-        failed with; a last one (`signal`, `final`) always waits, and raises its own error alone."""
+        failed with; a last one (`signal`, `time limit`, `final`) always waits, and raises its own error alone."""
         with self.watching.during("checkpoint"):
             return self._take(reason, complete, wait)
 
     def _take(self, reason: str, complete: bool, wait: bool) -> Handle:
         began = time.perf_counter()
-        last = reason in ("signal", "final")
+        last = reason in ("signal", leaving.TIME_LIMIT_NAME, "final")
         try:
             self.land(told=last)
         except HoldfastError as error:
@@ -300,118 +272,26 @@ class Execution:
             carried = self.foreign  # for whichever rank will open them
         return items, self.files.capture(carried)
 
-    def _leave(self, number: int) -> None:
-        """A signal, or the time limit: a last checkpoint if anything is new, the record of it, and out."""
-        name, code = signal_name(number), EXIT_INTERRUPTED
-        limit = self.limit if number == TIME_LIMIT else None
-        if limit is not None and self.group.rank == 0 and limit.left < math.inf:
-            when = f"comes in {seconds_text(limit.left)}" if limit.left > 0 else "is over"
-            log.warning("the time limit %s: %sout", when, "a last checkpoint, then " if self.loops.moved else "")
-        error: HoldfastError | None = None
-        if self.loops.moved:
-            try:
-                self.take("signal")
-            except HoldfastError as failed:
-                error, code = failed, EXIT_LAST_CHECKPOINT_FAILED
-        else:
-            self.land(told=True)
-        if self.levels is not None:
-            with self.watching.during("leaving"):
-                self.levels.end(complete=False)
-        if error is None and not self.loops.moved and not self.writer.written:
-            code = EXIT_INTERRUPTED_NO_PROGRESS
-        if error is None:
-            # Before any rank leaves: launchers end the others as soon as one has left with a status.
-            if from_root(self.group, "recording the interrupt", lambda: self._end_interrupted(name, limit)):
-                code = EXIT_LAST_CHECKPOINT_FAILED
-        else:
-            self.end("failed", name, str(error))
-            if self.group.rank == 0:
-                log.error("%s: the last checkpoint failed: %s", name, error)
-        self.interrupts.pending = 0
-        self.left = True
-        self.watching.leave()
-        raise Interrupted(code, name, self.newest) from error
-
-    def _end_interrupted(self, name: str, limit: Limit | None) -> bool:
-        """On rank 0: the record of an interrupt; whether a last checkpoint was too late for the time limit."""
-        late = limit is not None and limit.left < 0 and self.loops.moved
-        text = f"the last checkpoint was over {seconds_text(-limit.left)} after the time limit" if limit and late else None
-        if text:
-            log.error("%s; the next start goes on from it, if it is left to see it", text)
-        self.end("interrupted", name, text)
-        return late
-
     @property
     def newest(self) -> int | None:
         """The number of the newest version of this execution's lineage."""
         parsed = parse_version(self.writer.parent.name) if self.writer.parent else None
         return parsed[0] if parsed else None
 
-    # -- leaving -----------------------------------------------------------------------------------
+    # -- leaving (leaving.py) ----------------------------------------------------------------------
 
     def complete(self) -> None:
         """Take a last version that says so, unless the run was complete and nothing has been run since."""
-        self.settle()
-        if self.rollback is not None:
-            raise UsageError("run.rollback was asked for and no loop head came after it: let the loop go on, or call it after.")
-        self.loops.leave_all()
-        self.loops.finish()
-        if not self.loops.complete or self.loops.moved:
-            self.take("final", complete=True)
-            self.loops.complete, self.loops.moved = True, False
-        self.land()
-        if self.levels is not None:
-            with self.watching.during("leaving"):
-                self.levels.end(complete=True)
-        self.end("complete")
-        self.left = True
+        leaving.complete(self)
 
     def end(self, outcome: str, signal: str | None = None, error: str | None = None) -> None:
-        """Record how this attempt ended, once, by rank 0 (local). Failing to is no harm: that no process lives tells as
-        well."""
-        if self.readonly or self.forked:
-            return
-        self._await(seconds=_LEAVING)
-        if self.group.rank != 0:
-            return
-        try:
-            put_end(self.store, self.writer.attempt, End(outcome, time.time(), self.newest, self.step, signal, error))
-        except HoldfastError as failed:
-            log.warning("how the attempt ended could not be recorded: %s", failed.message)
-
-    def _await(self, seconds: float) -> None:
-        """Before the program goes: what is in flight may become durable, and nobody will ask what became of it (local)."""
-        try:
-            self.writer.arrive(seconds)
-        except HoldfastError as error:
-            log.error("%s", error)
-        if self.writer.failed is not None and not self.left:
-            log.error("the last version did not become durable: %s", self.writer.failed)
-        if self.levels is not None and not self.levels.ended:
-            self.levels.drain(seconds)
+        """Record how this attempt ended, once, by rank 0 (local)."""
+        leaving.record_end(self, outcome, signal, error)
 
     def abandon(self) -> None:
-        """Ranks are lost: let go of everything without asking the others. What is in flight fails, or is fenced off (local)."""
-        self.closed = self.left = True
-        self.watching.stop(lost=True)
-        self.interrupts.restore()
-        self.files.close()
-        for closer in self.closers:
-            closer()
-        self.writer.abandon(_ABANDONED)
-        self.resume.close()
+        """Ranks are lost: let go of everything without asking the others (local)."""
+        leaving.abandon(self)
 
     def close(self) -> None:
         """Release everything (local)."""
-        if self.closed or self.forked:
-            return
-        self.watching.leave()
-        self.end("closed")
-        self.closed = True
-        self.interrupts.restore()
-        self.files.close()
-        self.resume.close()
-        self.writer.close()
-        for closer in self.closers:
-            closer()
+        leaving.close(self)
