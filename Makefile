@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.installed-for-holdfast
+MPICH  := $(VENV)/mpich/.installed-for-holdfast
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench campaign clean
@@ -14,7 +15,7 @@ help: ## list the targets
 demo: $(READY) ## heat on 4 ranks: one is killed, the run resumes, the result is compared bit for bit
 	$(PY) examples/demo.py
 
-test: lint ## all tests: static checks, serial (two at a time, then those that must be alone), then MPI at 1, 2, 3 and 4 ranks
+test: lint $(MPICH) ## all tests: static checks, serial (two at a time, then those that must be alone), then MPI at 1, 2, 3 and 4 ranks
 	$(PY) -m pytest -n 2 --dist loadfile -m "not alone"
 	$(PY) -m pytest -m alone
 	$(PY) tests/run_mpi.py 1 & one=$$!; $(PY) tests/run_mpi.py 2; two=$$?; wait $$one && exit $$two
@@ -43,4 +44,10 @@ $(READY): pyproject.toml
 	  echo "$(PYTHON) lacks the venv module: install it (Debian, Ubuntu: python3-venv) or name another PYTHON" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[mpi-wheels,redundancy,examples,dev]'
+	@touch $@
+
+# An environment of its own for MPICH: the wheels of two MPIs have launchers of the same name.
+$(MPICH): pyproject.toml $(READY)
+	$(PYTHON) -m venv $(VENV)/mpich
+	$(VENV)/mpich/bin/python -m pip install --quiet --disable-pip-version-check -e '.[mpich-wheels]'
 	@touch $@
