@@ -240,6 +240,28 @@ def test_a_large_message_that_nobody_takes(comm: MPI.Intracomm, impatient: MPIGr
     slow.close()
 
 
+def test_who_was_late_already_is_not_waited_for_with_all_patience(comm: MPI.Intracomm, impatient: MPIGroup) -> None:
+    last, everyone, data = comm.size - 1, range(comm.size), payload(7, 3_000_000)
+    if comm.rank == 0 and last > 0:
+        with pytest.raises(DeadlineError, match=f"for rank {last} "):
+            impatient.gather(b"", everyone, "a test")
+        start = time.monotonic()
+        with pytest.raises(DeadlineError, match=f"waited {SOON:g} s for rank {last} "):
+            impatient.broadcast(data, everyone, "a test", patience=20)
+        assert time.monotonic() - start < 5 * SOON
+        comm.send("gave up", dest=last)
+    else:
+        if comm.rank == last > 0:
+            assert comm.recv(source=0) == "gave up"
+        impatient._timeout = TIMEOUT
+        impatient.gather(b"", everyone, "a test")
+        assert impatient.broadcast(data, everyone, "a test", patience=20) == data  # the bytes were kept for the late rank
+    comm.Barrier()
+    impatient._timeout = TIMEOUT
+    assert together(impatient, "another", comm.rank) == list(everyone)
+    assert not impatient._late
+
+
 def test_a_maximum_has_a_deadline(comm: MPI.Intracomm, impatient: MPIGroup) -> None:
     last = comm.size - 1
     if comm.size > 1 and comm.rank != last:

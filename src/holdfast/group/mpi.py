@@ -9,6 +9,7 @@ own communicator in another thread.
 from __future__ import annotations
 
 import math
+import time
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,7 @@ class MPIGroup:
         self._timeout = float(timeout)
         self._sent: dict[int, int] = defaultdict(int)  # number of the next message to each rank
         self._streams: dict[int, Incoming] = {}
+        self._late: set[int] = set()  # whose part of an earlier call has not come in time, nor anything since
         self._broken: str | None = None
         self._status = MPI.Status()
         with self._translated("duplicating the communicator"):
@@ -107,27 +109,33 @@ class MPIGroup:
     def _run(self, peers: Mapping[int, Advancing], what: str, patience: int, *, receiving: bool) -> None:
         """Advance all until they are through, a receive has failed, or the time is up.
 
-        Message numbers were taken before, so that they stay right whatever happens here.
+        Message numbers were taken before, so that they stay right whatever happens here. When all that is left is to send to
+        ranks that have missed an earlier call, these have one timeout, whatever the patience: the waits that it is for are
+        over, and calls made in a row would else last longer than their caller waits. The bytes are kept for them.
         """
         self._check_usable(what)
         reap()
         waiting = dict(peers)
         failed: dict[int, Exception] = {}
+        start = time.monotonic()
+
+        def given_up() -> bool:
+            return not receiving and self._late.issuperset(waiting) and time.monotonic() - start >= self._timeout
 
         def ready() -> bool:
             for peer in list(waiting):
                 try:
                     if not waiting[peer].advance():
                         continue
+                    self._late.discard(peer)
                 except (self._mpi.Exception, RankError) as e:
                     failed[peer] = e
                 del waiting[peer]
             # One failed receive settles the call; one failed send must not keep the bytes from the others.
-            return not waiting or (receiving and bool(failed))
+            return not waiting or (receiving and bool(failed)) or given_up()
 
-        seconds = self._timeout * patience
         try:
-            in_time = wait_until(ready, seconds)
+            wait_until(ready, self._timeout * patience)
         except BaseException:
             # An interrupt: the other ranks are in a call that this one has left. It can't take part in another.
             self._broken = f"interrupted during {what}"
@@ -135,8 +143,9 @@ class MPIGroup:
         if failed:
             peer, error = min(failed.items())
             raise self._rank_error(f"{what}: the exchange with {ranks_text(failed)} failed", error, peer) from error
-        if not in_time:
-            raise deadline_error(what, self.rank, waiting, seconds)
+        if waiting:
+            self._late.update(waiting)
+            raise deadline_error(what, self.rank, waiting, self._timeout * (1 if given_up() else patience))
 
     def _check_usable(self, what: str) -> None:
         if self._broken is not None:
