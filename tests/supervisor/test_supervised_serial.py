@@ -243,13 +243,23 @@ def test_restarts_exhausted(supervise, tmp_path):
     assert "Safe: version 2 (step 2)" in job.err
 
 
-@pytest.mark.parametrize(("code", "expected"), [("0", 0), ("7", 7), ("os.kill(os.getpid(), 9)", 137)])
-def test_a_program_that_never_opens_a_run(supervise, tmp_path, code, expected):
+@pytest.mark.parametrize(("code", "expected", "starts"), [("0", 0, 1), ("7", 7, 1), ("os.kill(os.getpid(), 9)", 137, 2)])
+def test_a_program_that_never_opens_a_run(supervise, tmp_path, code, expected, starts):
     (tmp_path / "p.py").write_text(f"import os, sys\nprint('once')\nsys.stdout.flush()\nsys.exit({code})\n")
     job = supervise("--", "p.py")
     assert job.end() == expected
-    assert job.out == "once\n"
+    assert job.out == "once\n" * starts
     assert "opened a run" in job.err
+
+
+def test_killed_before_it_opened_its_run_it_is_started_once_more(supervise, serial, tmp_path, undisturbed):
+    killed = "import os; os.path.exists('again') or (open('again', 'w'), os.kill(os.getpid(), 9))\n"
+    (tmp_path / "p.py").write_text(killed + (tmp_path / "serial.py").read_text())
+    job = supervise("--", "p.py", "run", 30, 0)
+    assert job.end() == 0, job.err
+    assert job.result == undisturbed
+    assert "killed by SIGKILL" in job.err and job.err.count("holdfast: starts") == 2
+    assert "waits 1.0 s before the next start" in job.err
 
 
 def test_a_program_that_leaves_its_run_unfinished(supervise, tmp_path):

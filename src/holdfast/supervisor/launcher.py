@@ -42,12 +42,14 @@ class Mpi:
 
 @dataclass(frozen=True)
 class Command:
-    """What to execute: arguments, environment, and the launcher if there is one."""
+    """What to execute: arguments, environment, and the launcher if there is one. `words`: the last of the arguments, which are
+    the program's own."""
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     mpi: Mpi | None
     shown: str
+    words: tuple[str, ...] = ()
 
 
 def command(
@@ -82,7 +84,7 @@ def command(
     words = _program(list(program), env["PATH"])
     shown = " ".join(program)
     if ranks is None:
-        return Command(tuple(words), env, None, shown)
+        return Command(tuple(words), env, None, shown, tuple(words))
     mpi = find_mpi(env["PATH"])
     if spares and (mpi.kind != "openmpi" or mpi.major < 5):
         raise UsageError(
@@ -97,7 +99,8 @@ def command(
         for name, value in _KEEPALIVE.items():
             env.setdefault(f"{'PRTE' if mpi.major >= 5 else 'OMPI'}_MCA_oob_tcp_keepalive_{name}", value)
     more = f" and {spares} spare{'s' * (spares != 1)}" if spares else ""
-    return Command((*head, *words), env, mpi, f"{shown} on {ranks} rank{'s' * (ranks != 1)}{more} by {mpi.name}")
+    told = f"{shown} on {ranks} rank{'s' * (ranks != 1)}{more} by {mpi.name}"
+    return Command((*head, *words), env, mpi, told, tuple(words))
 
 
 def own_session(command: Command, directory: str) -> dict[str, str]:

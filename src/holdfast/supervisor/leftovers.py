@@ -1,19 +1,21 @@
 """What a supervisor that was killed has left of its program: it runs on, until the next `holdfast run` takes its run over.
 
 Ranks that hold the run are asked for a last checkpoint, and ended, by the program that opens it (`run/opening.py`). What no
-record names is ended here: the launcher, which may not notice that it has nothing left to look after, spares, helpers.
+record names is ended here: the launcher, which may not notice that it has nothing left to look after, spares, helpers; and what
+has never come to open a run, which may be for ever: where a process was lost, the others wait for it in MPI's start.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ..catalog import Attempt, Process, evict
 from ..catalog.attempts import EXECUTION
 from ..catalog.eviction import abandoned
 from ..catalog.process import find
 from ..errors import HoldfastError
+from . import facts, launcher
 
 
 def superseded(attempts: Iterable[Attempt], own: Collection[str]) -> set[str]:
@@ -31,7 +33,39 @@ def end_leftovers(names: Collection[str]) -> str:
     """End at once whatever lives on this host of these starts, if the supervisor that looked after it is dead; a sentence on
     what was done, "" if there was nothing. To be called when an attempt of ours has begun: their last checkpoint is taken."""
     wanted = {f"{EXECUTION}={name}".encode() for name in names}
-    left = _find(lambda pid, variables: not wanted.isdisjoint(variables)) if wanted else []
+    return _end(_find(lambda pid, variables: not wanted.isdisjoint(variables)) if wanted else [])
+
+
+def end_unopened(program: Sequence[str]) -> str:
+    """As `end_leftovers`, for starts of this very `program` (all its words) in this working directory that have not opened any
+    run. To be called before it is started."""
+    here = os.getcwd()
+    tail = b"\0".join(os.fsencode(word) for word in program) + b"\0"
+    names: dict[bytes, bool] = {}  # of starts, and whether it is this program
+
+    def look(pid: str, variables: list[bytes]) -> bool:
+        found = {key: value for key, _, value in (v.partition(b"=") for v in variables) if key in _TOLD}
+        if len(found) == len(_TOLD) and os.readlink(f"/proc/{pid}/cwd") == here and _opened_nothing(found[_TOLD[1]]):
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                same = f.read().endswith(tail)
+            name = found[_TOLD[0]]
+            names[name] = names.get(name, False) or same
+        return False
+
+    _find(look)
+    return end_leftovers([name.decode() for name, same in names.items() if same])
+
+
+_TOLD = (EXECUTION.encode(), launcher.REPORT.encode())
+
+
+def _opened_nothing(report: bytes) -> bool:
+    """Whether a start has reported no attempt; False where it can't be told any more."""
+    path = os.fsdecode(report)
+    return os.path.isfile(path) and not facts.read_report(path)
+
+
+def _end(left: Sequence[Process]) -> str:
     if not left:
         return ""
     shown = ", ".join(str(p.pid) for p in left[:8]) + (", ..." if len(left) > 8 else "")

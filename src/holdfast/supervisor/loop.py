@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ..errors import UsageError
 from ..run.timelimit import DEADLINE, find_deadline
 from ..units import seconds_text
-from . import account, crashloop, facts, hosts, launcher, reach, surviving
+from . import account, crashloop, facts, hosts, launcher, leftovers, reach, surviving
 from .child import Signals, Watch
 from .execution import HOSTFILE, TIME_LIMIT, Running, State
 from .folder import meeting_place
@@ -67,6 +67,8 @@ def supervise(plan: Plan) -> int:
         )
         if complaint:
             told.say(complaint)
+        if command.mpi is not None and (line := leftovers.end_unopened(command.words)):
+            told.say(line)
         state = State(command, told, signals, folder, plan.grace, roster, away, spares=plan.spare_ranks)
         if plan.time_limit is not None and deadline is not None:  # the batch system's own it enforces itself
             state.deadline = time.monotonic() + deadline - time.time()
