@@ -509,13 +509,19 @@ def forget(store, key):
     raise AssertionError("the page cache keeps the file")
 
 
-def nothing_cached(fd, out, offset):
-    raise BlockingIOError
+@pytest.fixture
+def nothing_cached(monkeypatch):
+    """What was forgotten stays so: the look for it makes the kernel read ahead, and on a fast disk it has the page by then."""
+
+    def pread_cached(fd, out, offset):
+        raise BlockingIOError
+
+    monkeypatch.setattr("holdfast.store.syscalls.pread_cached", pread_cached)
+    return monkeypatch
 
 
-def test_aligned_requests_are_direct_where_the_file_system_takes_them(store, monkeypatch):
-    # The look for it can make the kernel read ahead, and once in some hundred times it has the page by then.
-    monkeypatch.setattr("holdfast.store.syscalls.pread_cached", nothing_cached)
+@pytest.mark.usefixtures("nothing_cached")
+def test_aligned_requests_are_direct_where_the_file_system_takes_them(store):
     with store.create("k", 16_384) as writer, Faults() as trace:
         assert writer.direct
         writer.write(0, empty(8192))
@@ -538,7 +544,7 @@ def stored(store, key, nbytes):
     return data
 
 
-def test_what_the_page_cache_has_is_taken_from_there(store):
+def test_what_the_page_cache_has_is_taken_from_there(store, nothing_cached):
     data = stored(store, "k", 1 << 20)
     forget(store, "k")
     with store.open("k") as reader, Faults() as trace:
@@ -546,6 +552,7 @@ def test_what_the_page_cache_has_is_taken_from_there(store):
         reader.read(0, out)
         assert [call.name for call in trace.calls] == ["open", "pread_cached", "pread"], "cold: asked once, then direct"
         assert np.array_equal(out, data)
+    nothing_cached.undo()
     with open(f"{store.location}/k", "rb") as f:
         f.read()
     with store.open("k") as reader, Faults() as trace:
@@ -556,6 +563,7 @@ def test_what_the_page_cache_has_is_taken_from_there(store):
         assert np.array_equal(out, data)
 
 
+@pytest.mark.usefixtures("nothing_cached")
 def test_after_a_miss_the_page_cache_is_left_alone_for_a_while(store):
     stored(store, "k", 1 << 18)
     forget(store, "k")
@@ -628,7 +636,7 @@ def test_no_space_reserved_where_the_file_system_can_not(store):
 
 
 @pytest.mark.parametrize("part", [1, 511, 4096, 5000])
-def test_short_writes_and_reads_are_continued(store, part):
+def test_short_writes_and_reads_are_continued(store, part, nothing_cached):
     data = empty(65_536)
     data[:] = np.random.default_rng(0).integers(0, 256, data.size, np.uint8)
     with Faults("short", at=1, part=part) as faults:
@@ -645,6 +653,7 @@ def test_short_writes_and_reads_are_continued(store, part):
         reader.read(0, out)
     assert faults.fired == 1
     assert np.array_equal(out, data)
+    nothing_cached.undo()
     with Faults("short", part=max(part, 100), match=named("pread")) as faults:
         assert store.get("a/small", 10_000) == data[:10_000].tobytes()
     assert faults.fired >= 2
