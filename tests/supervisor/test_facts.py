@@ -10,6 +10,7 @@ from holdfast.supervisor import facts
 from holdfast.supervisor.account import Account
 from holdfast.supervisor.facts import Execution, Opened, RunFacts, facts_of, read_report
 from holdfast.supervisor.judge import Verdict
+from holdfast.supervisor.origin import origin
 
 ME = current()
 DEAD = replace(ME, start=ME.start - 1)
@@ -133,3 +134,7 @@ def test_the_programs_report(tmp_path):
     line = '{"url": "/r", "attempt": 3, "settled": true, "version": 4, "step": null, "stored": 5.5}'
     path.write_text(line + "\n" + line.replace(', "stored": 5.5', "") + "\n")
     assert read_report(str(path)) == [Opened("/r", 3, True, 4, None, 5.5)]
+    path.write_text(line.replace("5.5", '5.5, "read": [["memory", 4096], ["local", 0], ["global", 1]]') + "\n")
+    (one,) = read_report(str(path))
+    assert origin(one, away=True) == "memory (4.0 KiB), the run's own store (1 B)"
+    assert origin(Opened("/r", 3), away=False) == ""

@@ -53,7 +53,21 @@ def test_killed_again_and_again_it_ends_with_the_same_result(supervise, serial, 
     ]
     assert job.err.count("killed by SIGKILL") == killed
     assert job.err.count("resumes from version") == killed
+    resumed = [one for e in content["executions"] for one in e["resumed"]]
+    assert [(r["attempt"], r["source"]) for r in resumed] == [(n + 2, "the run's own store") for n in range(killed)]
+    for r in resumed:
+        assert f"attempt {r['attempt']} of run: version {r['version']} (step {r['step']}), from the run's own store" in job.err
     assert "holdfast: complete." in job.err
+
+
+def test_it_tells_that_the_data_came_from_memory(supervise, serial, tmp_path, monkeypatch):
+    (tmp_path / "nodes").mkdir()
+    monkeypatch.setenv("HOLDFAST_LEVELS", f"memory:root={tmp_path / 'nodes'},global")
+    job = supervise("--", *serial, "run", 10, 0.2)
+    os.kill(until(lambda: at_version(tmp_path / "run", 2)).processes[0].pid, signal.SIGKILL)
+    assert job.end() == 0, job.err
+    lines = [line for line in job.err.splitlines() if line.startswith("holdfast: attempt 2 of run: version ")]
+    assert len(lines) == 1 and lines[0].endswith(", from memory"), job.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name)

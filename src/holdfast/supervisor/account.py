@@ -39,6 +39,11 @@ class Account:
     def opened(self, one: Opened, base: str) -> None:
         self.say(f"attempt {one.attempt} of {shown(one.url)} {base}")
 
+    def restored(self, one: Opened, source: str) -> None:
+        """From what an attempt goes on, a repaired one too, and where its data came from (`origin`)."""
+        step = "" if one.step is None else f" (step {one.step})"
+        self.say(f"attempt {one.attempt} of {shown(one.url)}: version {one.version}{step}{source and ', from '}{source}")
+
     def resumed(self, one: Opened, before: Execution) -> None:
         """From where an attempt goes on, after `before`, whose nodes may have held more than the run's own store."""
         place = f"goes on from version {one.version}" if one.version is not None else "starts from the beginning"
@@ -90,7 +95,9 @@ def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> d
 
     Members: `format` (1), `outcome`, `exit`, `message`, `seconds` (from first start to last end), `restarts`,
     `lost_seconds`, `executions` (`number`, `began`, `ended`, `code`, `died` (null if it completed), `repairs` (in place),
-    `lost_nodes`, `lost_seconds`, `runs`), `runs` (`url`, `complete`, `version`, `step`). Times are seconds since 1970.
+    `lost_nodes`, `lost_seconds`, `resumed`, `runs`), `runs` (`url`, `complete`, `version`, `step`). Times are seconds since
+    1970. `resumed` has `url`, `attempt`, `version`, `step`, `source` for each version that an attempt went on from; `source`
+    says in words where its data came from, "" if that is not known.
     """
     last = executions[-1]
     return {
@@ -111,6 +118,10 @@ def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> d
                 "repairs": e.repairs,
                 "lost_nodes": list(e.lost_nodes),
                 "lost_seconds": e.lost,
+                "resumed": [
+                    {"url": o.url, "attempt": o.attempt, "version": o.version, "step": o.step, "source": source}
+                    for o, source in e.resumed
+                ],
                 "runs": [asdict(run) for run in e.runs],
             }
             for e in executions

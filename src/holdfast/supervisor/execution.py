@@ -19,10 +19,11 @@ from ..run.signals import TIME_LIMIT as _NUMBER
 from ..run.signals import signal_name
 from . import account, facts, hosts, launcher, leftovers
 from .child import Child, Signals, Watch, is_proxy
+from .origin import origin
 
 TIME_LIMIT = signal_name(_NUMBER)  # where a signal's name stands else
 TICK = 0.5  # seconds between looks at what the program has reported,
-FIRST_TICK = 0.1  # and until it has reported its first attempt: then its ranks are known, and watched
+FIRST_TICK = 0.1  # and until it has reported from what it goes on: then its ranks are known, and watched
 HOSTFILE = "hosts"
 IDLE = 10.0  # seconds that mpirun gets to leave when none of its ranks lives
 OWN_FAULT = 213  # exit code of Open MPI's mpirun after an error of its own (ERR_SILENT, -43)
@@ -82,6 +83,7 @@ class Running:
         self.seen: set[tuple[int, int]] = set()  # ranks and spares, before a run was opened
         self.lost_since: float | None = None
         self.overdue = False  # whether it was ended because the time limit was over
+        self.resumed: list[tuple[facts.Opened, str]] = []  # attempts that go on from a version, and where its data came from
         self.tidied: set[str] = set()  # runs from which what earlier supervisors had left has been cleared away
 
     def run(self) -> facts.Execution:
@@ -122,7 +124,7 @@ class Running:
         first_dead = self.watch.first_dead
         return facts.Execution(
             self.number, began, ended, code, runs, cleared, first_dead, stillborn=stillborn, overdue=self.overdue,
-            spares=owner.spares, repairs=self._repairs(), orphans=orphans,
+            spares=owner.spares, repairs=self._repairs(), orphans=orphans, resumed=tuple(self.resumed),
         )
 
     def _repairs(self) -> int:
@@ -133,7 +135,7 @@ class Running:
     def _turn(self, child: Child) -> None:
         """Waits a little for something to happen, and does what it asks for."""
         owner = self.owner
-        tick = TICK if self.opened else FIRST_TICK
+        tick = TICK if self.opened and self.opened[-1].settled else FIRST_TICK
         first = min(owner.until, owner.deadline)
         owner.signals.wait(min(tick, max(0.0, first - time.monotonic())), self.watch)
         self._look()
@@ -184,21 +186,16 @@ class Running:
         for one in new:
             if not one.settled:
                 self.owner.told.opened(one, "has begun")
-                self._tidy(one.url)
-            elif self.owner.last is not None:
+                if one.url not in self.tidied:
+                    self.tidied.add(one.url)
+                    if line := leftovers.end_superseded(one.url, {self.name, *self.owner.ended}):
+                        self.owner.told.say(line)
+                continue
+            if self.owner.last is not None:
                 self._learn(self.owner.last, one)
-
-    def _tidy(self, url: str) -> None:
-        """Ends what a supervisor that was killed has left of this run's program, which has just been taken over."""
-        if url in self.tidied:
-            return
-        self.tidied.add(url)
-        try:
-            names = leftovers.superseded(facts.catalog_of(url).attempts, {self.name, *self.owner.ended})
-        except HoldfastError:  # unreadable: what there is to say of that, the program says
-            return
-        if line := leftovers.end_leftovers(names):
-            self.owner.told.say(line)
+            if one.version is not None:
+                self.resumed.append((one, origin(one, self.owner.away)))
+                self.owner.told.restored(*self.resumed[-1])
 
     def _learn(self, last: facts.Execution, one: facts.Opened) -> None:
         """What was lost with the last start is known now; it was told already, if all versions are in the run's own store."""

@@ -16,7 +16,8 @@ from ..store import open_store
 @dataclass(frozen=True)
 class Opened:
     """The program's word that it began attempt `attempt` of the run at `url`; once it has `settled` from which version it
-    goes on: its number and step, and when it was `stored` (seconds since 1970); None: from the beginning."""
+    goes on: its number and step, and when it was `stored` (seconds since 1970); None: from the beginning. `read`: bytes
+    that all ranks have read, by level, where the program tells them."""
 
     url: str
     attempt: int
@@ -24,6 +25,7 @@ class Opened:
     version: int | None = None
     step: int | None = None
     stored: float | None = None
+    read: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,9 @@ class Execution:
     unasked (`cleared`), the rank that was seen to die first and its pid, its runs, the nodes in use that gave no answer
     afterwards (`lost_nodes`), whether the launcher never came to start a rank (`stillborn`), whether it was ended because the
     time limit was over (`overdue`), what was taken back before it (`falls`), how many spares its ranks had (`spares`) and
-    how often ranks were replaced by them (`repairs`), and whether it opened no run while something lived here that an
-    earlier supervisor had left (`orphans`)."""
+    how often ranks were replaced by them (`repairs`), the versions that its attempts went on from (`resumed`, with words for
+    where the data came from), and whether it opened no run while something lived here that an earlier supervisor had left
+    (`orphans`)."""
 
     number: int
     began: float
@@ -88,6 +91,7 @@ class Execution:
     spares: int = 0
     repairs: int = 0
     orphans: bool = False
+    resumed: tuple[tuple[Opened, str], ...] = ()
 
     @property
     def gained(self) -> bool:
@@ -114,7 +118,8 @@ def read_report(path: str) -> list[Opened]:
             one = Opened(str(value["url"]), int(value["attempt"]))
             if value.get("settled"):
                 number, step, stored = value["version"], value["step"], value["stored"]
-                one = replace(one, settled=True, version=number, step=step, stored=stored)
+                read = tuple((str(where), int(count)) for where, count in value.get("read") or ())
+                one = replace(one, settled=True, version=number, step=step, stored=stored, read=read)
             found.append(one)
         except (ValueError, KeyError, TypeError):
             continue  # not ours: the program may write anything anywhere

@@ -18,6 +18,14 @@ from ..errors import HoldfastError
 from . import facts, launcher
 
 
+def end_superseded(url: str, own: Collection[str]) -> str:
+    """As `end_leftovers`, for all starts that have had the run at `url`, those named in `own` aside."""
+    try:
+        return end_leftovers(superseded(facts.catalog_of(url).attempts, own))
+    except HoldfastError:  # unreadable: what there is to say of that, the program says
+        return ""
+
+
 def superseded(attempts: Iterable[Attempt], own: Collection[str]) -> set[str]:
     """Names of the starts of a program to which attempts of a run belong, those in `own` aside: once an attempt of ours has
     fenced them off, none of them has anything to do there.
