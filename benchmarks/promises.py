@@ -33,6 +33,7 @@ class Promise:
 XOR_4, RS_4, RS_8 = (
     f"redundancy, {code}" for code in ("xor n=4, m=1, 4 ranks", "rs n=4, m=2, 4 ranks", "rs n=8, m=2, 8 ranks")
 )
+IN_PLACE, BEYOND = "repair, a rank killed, in place", "noticed beyond `stall_timeout`"
 
 PROMISES = [
     Promise("stall, `copy`, private arena, idle cores: 0.7 x memcpy", "holdfast copy", "stall", 0.7),
@@ -98,6 +99,10 @@ PROMISES = [
             ("within 1 % of 1 + m / (n - m) x the state", "kept, parity included", 1.01, 0.0),
         )
     ),
+    Promise("4 x 64 MiB, a rank killed: computing again in 150 ms", IN_PLACE, "computing", 0, 0.15, ONCE),
+    Promise("the same: 9 of 10 in place", IN_PLACE, "not in place", 0, 0.1, ONCE),
+    Promise("the same, without spares: 4 s", "repair, a rank killed, relaunch", "computing", 0, 4.0, ONCE),
+    Promise("a rank hangs: noticed within `stall_timeout` + 1 s, at worst", "repair, a rank hangs", BEYOND, 0, 1.0, ONCE),
     *(
         Promise(
             f"plan of a recovery, 10⁶ ranks, nodes lost {lost}: 10 s",

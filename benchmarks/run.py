@@ -126,6 +126,8 @@ def plan(sizes: list[int], rounds: int, peers: bool) -> Iterator[Task]:
         yield Task(f"redundancy, {program}", "redundancy.py", case, first, rounds)
     yield Task("memory level", "levels.py", "memory-restart", first, rounds)
     yield Task("memory and xor", "levels.py", "levels-stall", first, rounds)
+    for kind in ("in-place", "relaunch", "hang"):
+        yield Task(f"repair, {kind}", "repair.py", f"repair-{kind}", rounds=2 * rounds)
     yield Task("growth", "growth.py", "growth", timeout=600.0)
     bound = {"staging": first // 4}
     yield Task("holdfast copy, bounded staging", "cases.py", "bounded", first, rounds, more=bound)

@@ -1,6 +1,6 @@
 """`make campaign`: many runs with many faults (docs/campaign.md). Exit status 1 if anything failed or could not be done.
 
-    python tests/campaign/run.py [--parts A,B,C,D,E,F,G] [--runs N] [--seed S] [--quick] [--page FILE]
+    python tests/campaign/run.py [--parts A,B,C,D,E,F,G,H] [--runs N] [--seed S] [--quick] [--page FILE]
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import holdfast  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from campaign import flights, heat_kills, levels, serial_kills, survive, survive_page, syscall_points  # noqa: E402
+from campaign import flights, goodput, heat_kills, levels, serial_kills, survive, survive_page, syscall_points  # noqa: E402
 
 Tell = Callable[[str], None]
 Part = Callable[[Path, argparse.Namespace, Tell], dict[str, Any]]
@@ -101,6 +101,11 @@ def part_g(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
     return survive.campaign(base, jobs, args.seed, tell, seconds=60 * args.minutes)
 
 
+def part_h(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
+    minutes = args.minutes if args.minutes < float("inf") else 1.0 if args.quick else goodput.MINUTES
+    return goodput.campaign(base, minutes, args.seed, tell)
+
+
 PARTS: dict[str, tuple[str, Part]] = {
     "B": ("system calls of one checkpoint", part_b),
     "C": ("power loss", part_c),
@@ -109,17 +114,18 @@ PARTS: dict[str, tuple[str, Part]] = {
     "A": ("heat on 4 ranks killed", part_a),
     "F": ("nodes with levels killed", part_f),
     "G": ("faults survived in place", part_g),
+    "H": ("goodput under kills", part_h),
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Many runs with many faults; see docs/campaign.md.")
-    parser.add_argument("--parts", default="A,B,C,D,E,F,G", help="which (A,B,C,D,E,F,G)")
+    parser.add_argument("--parts", default="A,B,C,D,E,F,G,H", help="which (A,B,C,D,E,F,G,H)")
     parser.add_argument("--runs", type=int, help="runs of part A (50), jobs of part G (500)")
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--quick", action="store_true", help="a sample of each part")
     parser.add_argument("--dir", type=Path, default=ROOT / ".campaign", help="where it works (.campaign)")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which part G begins no more jobs")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="until part G begins no more; of a job of part H")
     parser.add_argument("--page", type=Path, help="where part G's table goes (docs/reliability.md; no file: not written)")
     args = parser.parse_args()
     parts = [part.strip().upper() for part in args.parts.split(",")]
