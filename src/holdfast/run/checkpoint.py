@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
-from typing import TYPE_CHECKING
 
-from ..catalog import Commit, Loop, Snapshot
-from ..catalog.retention import remove, remove_surplus_records
-from ..config import Options
+from ..catalog import Commit, Loop
 from ..engine import (
     Flight,
     Item,
@@ -23,23 +18,18 @@ from ..engine import (
     Writing,
     Written,
     no_release,
-    publish,
-    write_part,
 )
-from ..errors import CheckpointError, DeadlineError, HoldfastError, StorageError, UsageError
-from ..format import Link, Part, StoredFile
-from ..format.keys import COMMIT_NAME, Kind, data_name
-from ..group import Group
+from ..errors import CheckpointError, DeadlineError, HoldfastError
+from ..format import Part, StoredFile
+from ..format.keys import data_name
 from ..store import Store
-from ..units import bytes_text, seconds_text
+from ..units import seconds_text
 from .chain import Chain
+from .direct import Reading
 from .freezing import Freezing
 from .handle import Handle
+from .publishing import Publishing
 from .resume import reader_of
-from .tidying import Tidying, told
-
-if TYPE_CHECKING:
-    from .levels.placing import Placing
 
 log = logging.getLogger("holdfast")
 
@@ -48,23 +38,14 @@ _Write = Callable[[str], tuple[Plan, list[Written], int]]
 
 
 @dataclass
-class Writer:
-    """Writes this attempt's versions, on all ranks alike. `number`: the next version's; `carry`: this rank's reader of the
-    newest version; `chain`: what that one hangs on; `background`: the ranks as the version in flight sees them, None if only
-    the program's thread may speak to them."""
+class Writer(Publishing):
+    """Writes this attempt's versions, on all ranks alike. `carry`: this rank's reader of the newest version; `chain`: what that
+    one hangs on."""
 
-    store: Store
-    group: Group
-    background: Group | None
-    attempt: int
-    number: int
-    options: Options
-    parent: Link | None = None
     chain: Chain = field(default_factory=Chain)
     carry: PartReader | None = None
     written: int = 0  # versions of this attempt
     replicated: bool = False  # whether the program has replicated objects, as all ranks have agreed
-    levels: Placing | None = None  # where versions come to first, if that is not the run's own store
     reading: Store | None = None  # from where what was written is read, if that is not the run's own store alone
     missed: bool = False  # whether the version before is nowhere, since its place failed
     _flight: Flight[_Landed] | None = None
@@ -76,8 +57,8 @@ class Writer:
     _bygone: PartReader | None = None  # of the version before `carry`: closed beside the program, which it would hold up
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.freezing = Freezing(self.store, self.group.rank, self.group.size, self.options)
-        self.tidying = Tidying(self.store, self.options.keep)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
@@ -120,8 +101,7 @@ class Writer:
         plan: Plan | None = None
         error: Exception | None = None
         direct = False
-        torn: list[HoldfastError] = []  # the program goes on although its memory is still being read
-        lock = Lock()
+        reading = Reading(handle)
         try:
             # What a version refers to is where it is itself: in the run's own store, or at the places.
             whole = self.levels is not None and placed != self._placed
@@ -153,10 +133,7 @@ class Writer:
                 for number, unit in plan.late_units():
                     writing.put(number, unit, no_release)
                 written, nbytes = writing.finish()
-                with lock:
-                    if torn:
-                        raise torn[0]
-                    handle.reach("written")
+                reading.over()
                 return plan, written, nbytes
             except BaseException:
                 if writing is not None:
@@ -171,14 +148,7 @@ class Writer:
         alone = error is not None and self.group.size == 1
         self._flight = Flight(draft.name, fly, background=self.background is not None and not alone)
         if direct:
-            try:
-                handle.wait("written")
-            except BaseException as left:
-                with lock:
-                    if not handle.written:
-                        torn.append(_not_direct(draft.version, self.options.timeout, left))
-                if not isinstance(left, HoldfastError):  # else the failure is `land`'s to raise
-                    raise
+            reading.wait(draft.version, self.options.timeout)
         handle.seconds = time.perf_counter() - began
 
     @property
@@ -280,75 +250,12 @@ class Writer:
             raise error
         return seconds
 
-    # -- records -----------------------------------------------------------------------------------
-
     def record(self, began: float, label: str, step: int | None, items: Sequence[Item]) -> Published:
         """Write and commit one record while the program waits (collective). Raises what is in flight failed with."""
         self.land()
-        draft = self._draft("record", step, {}, False, "transaction", label)
-        published = self._publish(
-            self.group,
-            draft,
-            began,
-            lambda key: write_part(self.store, key, self.group.rank, items, [], self.options.threads),
-        )
-        if self.group.rank == 0 and self.options.keep.records is not None:
-            with told("records beyond those to keep were not deleted"):
-                remove_surplus_records(self.store, self.attempt, Snapshot(self.store), self.options.keep)
-        return published
+        return self._record(began, label, step, items)
 
-    # -- inside ------------------------------------------------------------------------------------
-
-    def _draft(
-        self, kind: Kind, step: int | None, loops: dict[str, Loop], complete: bool, reason: str, label: str | None
-    ) -> Commit:
-        number, self.number = self.number, self.number + 1
-        return Commit(
-            kind=kind, version=number, attempt=self.attempt, parent=self.parent, label=label, step=step, loops=loops,
-            complete=complete, reason=reason, ranks=self.group.size, objects=0, nbytes=0, state=0, refs=(), created=0.0,
-            seconds=0.0, index_bytes=0, index_digest="",
-        )  # fmt: skip
-
-    def _publish(
-        self,
-        group: Group,
-        draft: Commit,
-        began: float,
-        write: Callable[[str], Part],
-        shared: Callable[[str], Parcel] | None = None,
-        waits: bool = True,
-    ) -> Published:
-        try:
-            room = self.levels.room if self.levels is not None else None
-            published = publish(self.store, group, draft, write, shared, began if waits else None, room=room)
-        except (CheckpointError, UsageError) as error:
-            # All ranks have reported and write no more: what there is of it goes, which also makes room on a full disk.
-            # Not if it was there before: then it is another process's.
-            ours = not any(cause.type in ("KeyExistsError", "DeadlineError", "RankError") for cause in error.causes)
-            if self.group.rank == 0 and ours:
-                with contextlib.suppress(HoldfastError):
-                    self._give_up(draft)
-            raise
-        if self.group.rank == 0:
-            log.info(
-                "%s %d durable: step %s, %s in %s",
-                draft.kind,
-                draft.version,
-                draft.step,
-                bytes_text(published.commit.nbytes),
-                seconds_text(time.perf_counter() - began),
-            )
-        return published
-
-    def _give_up(self, draft: Commit) -> None:
-        """Remove what there is of a version that failed, unless it has its commit: then it is whole, another start may go on
-        from it by now, and it is left as it is. Nobody but this rank puts that."""
-        if not self.store.exists(f"{draft.path}/{COMMIT_NAME}"):
-            remove(self.store, draft.kind, draft.name)
-            return
-        log.info("%s %d failed behind its commit, and stays: a start may go on from it", draft.kind, draft.version)
-        if draft.kind == "checkpoint":
-            self.tidying.counts(draft.name)
+    # -- the end -----------------------------------------------------------------------------------
 
     def prepare(self, items: Sequence[Item]) -> None:
         """Make ready, beside the program, to capture these objects (local)."""
@@ -391,18 +298,3 @@ class _Landed:
     published: Published
     reader: PartReader
     seconds: float
-
-
-def _not_direct(version: int, seconds: float, left: BaseException) -> HoldfastError:
-    changed = "what is still to be read may change from now on"
-    if not isinstance(left, HoldfastError):
-        return CheckpointError(
-            f"the program was interrupted ({type(left).__name__}) while it waited for version {version} to be written "
-            f"(capture='direct'); {changed}.",
-            version=version,
-        )
-    return StorageError(
-        f"version {version} was not written within {seconds:.4g} s, for which the program waited (capture='direct'); "
-        f"{changed}. See whether the disk hangs; raise the option `timeout` if it is slow.",
-        version=version,
-    )
