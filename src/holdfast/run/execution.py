@@ -75,6 +75,7 @@ class Execution:
         self._newest: Handle | None = None  # of the checkpoint that was begun last
         self.flying = False  # whether a version is in flight, as far as all ranks have agreed
         self.settled = self.closed = self.told = False
+        self.used = False  # whether there is anything to complete
         self.begun = False  # whether it was settled before: in a rollback that was interrupted, it is not settled any more
         self.restored: Restored | None = None
         self.step: int | None = None

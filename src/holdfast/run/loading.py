@@ -1,19 +1,49 @@
-"""Reading stored objects without protecting them."""
+"""What is stored, for the program to look at: the versions, and objects of theirs without protecting them. All local."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from ..catalog import Commit, Snapshot
+from ..catalog import Commit, Snapshot, Version, list_versions
 from ..engine import PartReader, open_part
 from ..errors import DamageError, UsageError
+from ..format import version_name
 from ..format.keys import Kind
 from ..group import Group
 from ..store import KeyMissingError, Store
 from . import objects, shards
 
+if TYPE_CHECKING:
+    from .execution import Execution
+
 log = logging.getLogger("holdfast")
+
+
+def list_stored(x: Execution) -> list[Version]:
+    """See `Run.versions`."""
+    flying = x.writer.flying  # before looking: one that becomes durable meanwhile is shown as that
+    found = list_versions(Snapshot(x.reading))
+    if flying is None:
+        return found
+    status = "written" if flying.written else "captured"
+    name = version_name(flying.version, x.writer.attempt)
+    if not any(v.name == name for v in found):
+        return [Version(name, flying.version, x.writer.attempt, "checkpoint", status), *found]
+    return [replace(v, status=status, problem=None) if v.name == name and v.status == "fragment" else v for v in found]
+
+
+def load(x: Execution, name: str, version: int | None, rank: int | None) -> Any:
+    """See `Run.load`."""
+    try:
+        return load_object(x.reading, x.group, x.options.threads, name, version, rank)
+    except DamageError:
+        if version is not None or x.writer.flying is None:
+            raise
+        x.arrive()  # a version that has landed meanwhile may have made the one that was read superfluous
+        x.writer.tidying.finish()
+        return load_object(x.reading, x.group, x.options.threads, name, version, rank)
 
 
 def load_object(

@@ -1,4 +1,4 @@
-"""The run as a program sees it. Checks what it is given and says what it means; `execution.py` does it."""
+"""The run as a program sees it: what each call means, and whether it can be made. What it does is beside this."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from .. import state
-from ..catalog import Snapshot
-from ..errors import DamageError, MismatchError, UsageError
+from ..errors import UsageError
 from ..policy import Every
+from . import protecting
 from .execution import Execution
 from .handle import Handle
 from .loops import DEFAULT
-from .objects import CAPTURES, Entry, Shard, check_frozen, check_text
-from .outfiles import find_stored
+from .objects import Shard
 from .resume import Restored
 from .transaction import Transaction
 
@@ -40,7 +39,6 @@ class Run:
     def __init__(self, execution: Execution) -> None:
         self._x = execution
         self._namespace: state.State | None = None
-        self._used = False  # whether there is anything to complete
 
     # -- what the state is -----------------------------------------------------------------------
 
@@ -68,63 +66,8 @@ class Run:
         does not fit is reported by `steps` or `ready`, on all ranks at once; after those, MismatchError here.
         """
         self._check("protect", writes=False)
-        check_text("run.protect", name)
-        state.check(name, obj, pickle=pickle)
-        if shard is not None:
-            if not isinstance(shard, Shard):
-                raise UsageError(f"run.protect({name!r}, shard={shard!r}): holdfast.Shard(global_shape, offset) is needed.")
-            shard.check(name, obj)
-        x = self._x
-        again = name in x.objects
-        if capture not in CAPTURES:
-            raise UsageError(f"run.protect({name!r}, capture={capture!r}): one of {', '.join(CAPTURES)} is needed.")
-        if replicated and shard is not None:
-            raise UsageError(f"run.protect({name!r}): an object is either a shard or replicated, not both.", object=name)
-        if not isinstance(replicated, bool):
-            raise UsageError(f"run.protect({name!r}, replicated={replicated!r}): True or False is needed.", object=name)
-        if replicated and x.settled and not (again and x.objects[name].replicated):
-            raise UsageError(
-                f"run.protect({name!r}, replicated=True): the ranks agree on what is replicated when the loop is entered. "
-                "Protect it before.",
-                object=name,
-            )
-        late = x.objects[name].late if again else x.settled
-        if capture == "reference":
-            check_frozen(name, obj)
-        entry = Entry(name, obj, shard, pickle, late, capture, replicated)
-        x.objects.add(entry)
-        if name in x.dropped:
-            x.dropped[name] = None  # what is stored under the name stays given up
-            self._used = True
-        elif not again:
-            self._used = True
-            with x.watching.during("restore"):
-                self._provide(entry)
+        protecting.protect(self._x, name, obj, shard, replicated, pickle, capture)
         return obj
-
-    def _provide(self, entry: Entry) -> None:
-        x = self._x
-        if not x.settled:
-            x.resume.provide(entry)
-            return
-        if x.restored is not None and x.resume.recut and not x.writer.written:
-            x.resume.provide(entry)
-            return
-        x.arrive()
-        carry = x.writer.carry
-        if carry is None or entry.name not in carry.objects:
-            return
-        why = entry.mismatch(carry, carry.objects[entry.name])
-        if why is None:
-            entry.fill(carry, carry.objects[entry.name])
-        elif x.options.objects_changed == "error":
-            x.objects.drop(entry.name)
-            raise MismatchError(
-                f"{entry.name!r} does not fit what version {x.newest} holds: {why}. Nothing was changed. Give the stored "
-                f"value up with run.drop({entry.name!r}), or accept with objects_changed='accept'.",
-                object=entry.name,
-                rank=x.group.rank,
-            )
 
     def state(self, **values: Any) -> state.State:
         """A namespace whose attributes are state, of any kind and size, free to be rebound: `s.u = f(s.u)` (local).
@@ -161,29 +104,13 @@ class Run:
         was changed by someone else.
         """
         self._check("file")
-        self._used = True
-        x = self._x
-        name = os.path.normpath(os.fspath(path))
-        check_text("run.file", name, 4096)
-        x.arrive()
-        if x.settled:
-            known = (x.writer.carry.part.files if x.writer.carry else ()) + x.foreign
-        else:
-            known = x.resume.known_files()
-        stored = find_stored(known, name)
-        # If there are versions and none of them is whole, what the file holds is all that is left of the run.
-        return x.files.open(name, mode, stored, options, cut=x.settled or not x.resume.at_a_loss)
+        self._x.used = True
+        return protecting.open_file(self._x, path, mode, options)
 
     def drop(self, name: str) -> None:
         """Give up the object `name`, protected or only stored: the next versions do not hold it (local)."""
         self._check("drop")
-        x = self._x
-        x.arrive()
-        reader = x.writer.carry if x.settled else x.resume.reader
-        entry = x.objects.drop(name)
-        if entry is None and (reader is None or name not in reader.objects):
-            raise UsageError(f"run.drop({name!r}): there is no object of this name.", object=name)
-        x.dropped[name] = entry
+        protecting.drop(self._x, name)
 
     # -- where it is -----------------------------------------------------------------------------
 
@@ -195,7 +122,7 @@ class Run:
         FencedError.
         """
         self._check("ready", writes=False)
-        self._used = True
+        self._x.used = True
         self._x.settle()
 
     @property
@@ -258,21 +185,9 @@ class Run:
         """Every version there is, newest first: number, kind, status, step, parent, attempt, time, bytes (local).
 
         One that this program has in flight has the status that it has reached: `captured` or `written`."""
-        from dataclasses import replace
+        from .loading import list_stored
 
-        from ..catalog import Version, list_versions
-        from ..format import version_name
-
-        x = self._x
-        flying = x.writer.flying  # before looking: one that becomes durable meanwhile is shown as that
-        found = list_versions(Snapshot(x.reading))
-        if flying is None:
-            return found
-        status = "written" if flying.written else "captured"
-        name = version_name(flying.version, x.writer.attempt)
-        if not any(v.name == name for v in found):
-            return [Version(name, flying.version, x.writer.attempt, "checkpoint", status), *found]
-        return [replace(v, status=status, problem=None) if v.name == name and v.status == "fragment" else v for v in found]
+        return list_stored(self._x)
 
     # -- loop and checkpoints ---------------------------------------------------------------------
 
@@ -293,7 +208,7 @@ class Run:
                 "run.steps(every=holdfast.versions(...)): a loop can't count its own checkpoints to say when it takes one. Use "
                 f"{choices}; versions(n) is for a level, such as holdfast.global_(every=holdfast.versions({every.versions}))."
             )
-        self._used = True
+        self._x.used = True
         return self._x.loops.iterate(self._x, None if n is None else int(n), every or DEFAULT, name)
 
     def checkpoint(self, wait: bool = True) -> Handle:
@@ -307,7 +222,7 @@ class Run:
         self._check("checkpoint")
         if not isinstance(wait, bool):
             raise UsageError(f"run.checkpoint(wait={wait!r}): True or False is needed; handle.wait(timeout=...) takes seconds.")
-        self._used = True
+        self._x.used = True
         x = self._x
         x.settle()
         return x.ask(wait)
@@ -315,7 +230,7 @@ class Run:
     def transaction(self, label: str) -> Transaction:
         """A record: what is `put` inside the `with` block, committed on all ranks or not at all (collective)."""
         self._check("transaction")
-        self._used = True
+        self._x.used = True
         return Transaction(self._x, label)
 
     def rollback(self, version: int) -> None:
@@ -325,7 +240,7 @@ class Run:
         abandoned until pruned; their numbers never come back. UsageError if there is no such version.
         """
         self._check("rollback")
-        self._used = True
+        self._x.used = True
         from .rollback import roll_back
 
         roll_back(self._x, version)
@@ -339,17 +254,9 @@ class Run:
         """
         if self._x.closed:
             raise UsageError("run.load: the run is closed.")
-        from .loading import load_object
+        from .loading import load
 
-        x = self._x
-        try:
-            return load_object(x.reading, x.group, x.options.threads, name, version, rank)
-        except DamageError:
-            if version is not None or x.writer.flying is None:
-                raise
-            x.arrive()  # a version that has landed meanwhile may have made the one that was read superfluous
-            x.writer.tidying.finish()
-            return load_object(x.reading, x.group, x.options.threads, name, version, rank)
+        return load(self._x, name, version, rank)
 
     # -- leaving ----------------------------------------------------------------------------------
 
@@ -373,7 +280,7 @@ class Run:
     ) -> None:
         x = self._x
         try:
-            if error is None and self._used and not x.closed and not x.readonly and not x.forked:
+            if error is None and x.used and not x.closed and not x.readonly and not x.forked:
                 x.complete()
         except BaseException as last:
             x.end("failed", error=f"{type(last).__name__}: {last}")
