@@ -1,6 +1,6 @@
 """How long a job is away when a rank is lost: 4 ranks x 64 MiB, killed or hung at random times, seen from outside.
 
-    python benchmarks/repair.py [--repetitions 30] [--only in-place,relaunch,hang] [--json FILE]
+    python benchmarks/repair.py [--repetitions 30] [--only in-place,relaunch,hang] [--fresh] [--json FILE]
 
 prints each loss and where its time went; as a case of the bench it gives the medians. Times are from the blow. *Noticed*: a
 process is on its way to the repair, or the first of the next start runs. *Repaired*: the last rank has a new group. *Opened*:
@@ -57,12 +57,13 @@ class Loss:
     gone: float | None = None
 
 
-def lose(base: Path, kind: str, count: int, seed: int, heard: Callable[[Loss], None]) -> None:
-    """`count` losses of a kind ("in-place", "relaunch", "hang") in one job. Trouble."""
+def lose(base: Path, kind: str, count: int, seed: int, heard: Callable[[Loss], None], fresh: bool = False) -> None:
+    """`count` losses of a kind ("in-place", "relaunch", "hang") in one job; `fresh`: its program makes its array anew with each
+    call. Trouble."""
     chance = random.Random(seed)
     spares = 0 if kind == "relaunch" else count
     more = {"HOLDFAST_STALL_TIMEOUT": str(STALL)} if kind == "hang" else {}
-    program = [str(HERE / "repair_job.py"), str(EACH), str(EVERY)]
+    program = [str(HERE / "repair_job.py"), str(EACH), str(EVERY), *(["fresh"] if fresh else [])]
     with KilledJob(base, program, spares, memory=True, **more) as job:
         attempt = _computes(job, 0)
         for _ in range(count):
@@ -135,7 +136,9 @@ def _last(notes: Sequence[tuple[Process, Any]], what: What, attempt: int) -> flo
     return max(n.at for _, n in notes if n.what is what and n.attempt == attempt)
 
 
-def measure(base: Path, kind: str, count: int, seed: int, heard: Callable[[Loss], None]) -> list[Loss]:
+def measure(
+    base: Path, kind: str, count: int, seed: int, heard: Callable[[Loss], None], fresh: bool = False
+) -> list[Loss]:
     """`count` losses of a kind, in jobs of LOSSES each. Trouble."""
     losses: list[Loss] = []
 
@@ -144,7 +147,7 @@ def measure(base: Path, kind: str, count: int, seed: int, heard: Callable[[Loss]
         heard(loss)
 
     for number in range(0, count, LOSSES):
-        lose(base, kind, min(LOSSES, count - number), seed + number, keep)
+        lose(base, kind, min(LOSSES, count - number), seed + number, keep, fresh)
     return losses
 
 
@@ -185,6 +188,7 @@ def alone() -> int:
     parser = argparse.ArgumentParser(description="How long a job is away when a rank is lost.")
     parser.add_argument("--repetitions", type=int, default=30)
     parser.add_argument("--only", default=",".join(KINDS), help="which (in-place,relaunch,hang)")
+    parser.add_argument("--fresh", action="store_true", help="the program makes its array anew with each call")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures")
     args = parser.parse_args()
@@ -194,7 +198,7 @@ def alone() -> int:
     with tempfile.TemporaryDirectory(prefix="holdfast-repair-") as folder:
         for kind in args.only.split(","):
             print(f"{kind}: {RANKS} ranks x {EACH} MiB; ms after the blow: {', '.join(PARTS)}", flush=True)
-            losses = measure(Path(folder) / "job", kind, args.repetitions, args.seed, _show)
+            losses = measure(Path(folder) / "job", kind, args.repetitions, args.seed, _show, args.fresh)
             found[kind] = [asdict(loss) for loss in losses]
             for part in PARTS:
                 if some := [v for x in losses if x.in_place is (kind != "relaunch") and (v := getattr(x, part)) is not None]:

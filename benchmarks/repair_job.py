@@ -1,8 +1,10 @@
 """The program of `repair.py`: a state of so many MiB on each rank, in steps of some milliseconds; notes what it does.
 
-    repair_job.py MIB EVERY
+    repair_job.py MIB EVERY [fresh]
 
 A step rewrites a sixteenth of the state and meets the other ranks. SIGUSR2 makes a rank hang: its program does not come back.
+The array is made once in each process, spares included, and filled anew by each call of the program's function; with `fresh`
+each call makes one, whose memory is touched for the first time then.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ def simulate(run: holdfast.Run) -> None:
     comm, known = run.comm, (run.comm.rank, run.attempt)
     BOOK.note(What.OPENED, *known)
     signal.signal(signal.SIGUSR2, hang)
-    u = run.protect("u", np.full(MIB << 17, float(comm.rank)))
+    values = np.empty(MIB << 17) if FRESH else ARRAY
+    values[:] = comm.rank
+    u = run.protect("u", values)
     part, first = u.size // PARTS, True
     for step in run.steps(every=holdfast.seconds(EVERY)):
         if first:
@@ -80,7 +84,8 @@ def check(u: np.ndarray, rank: int, step: int) -> None:
 
 
 if __name__ == "__main__":
-    MIB, EVERY = int(sys.argv[1]), float(sys.argv[2])
+    MIB, EVERY, FRESH = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:] == ["fresh"]
+    ARRAY = np.full(0 if FRESH else MIB << 17, -1.0)
     BOOK.note(What.STARTED)
     note_repairs()
     holdfast.launch(simulate, "run")
