@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from health_support import RUN
 
-from holdfast.health import Beat, Board, Limits
+from holdfast.health import Beat, Board, Limits, waiting
 from holdfast.health.phases import CALLING, CHECKPOINT, COMPUTING
-from holdfast.health.waiting import WAITERS, called, waits
+from holdfast.health.waiting import WAITERS, called
 
 
 class Comm:
@@ -96,10 +96,10 @@ def test_a_thread_in_a_function_in_c(method: str, mpi: bool, expected: bool, mon
         thread.start()
         time.sleep(0.05)
         assert thread.ident is not None
-        found = waits(thread.ident)
+        found = waiting.waits(thread.ident)
     thread.join()
     assert found is expected
-    assert waits(thread.ident) is False  # it is no more
+    assert waiting.waits(thread.ident) is False  # it is no more
 
 
 def test_who_was_seen_to_wait_counts_so_until_it_moves_or_is_seen_no_more(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,12 @@ def test_who_was_seen_to_wait_counts_so_until_it_moves_or_is_seen_no_more(node: 
     # It looks at its own thread only when that has stood still for half of the time.
     board.enter(COMPUTING)
     asked: list[int] = []
-    monkeypatch.setattr("holdfast.health.beat.waits", lambda thread: asked.append(thread) is None)
+
+    def waits(thread: int) -> bool:
+        asked.append(thread)
+        return True
+
+    monkeypatch.setattr("holdfast.health.beat.waits", waits)
     own = Beat(board, print, limits=Limits(stall=0.2), stacks=False)
     own._sample(board)
     assert not asked and board.read()[1].call_at == 0

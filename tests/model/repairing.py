@@ -19,6 +19,8 @@ store      (newest fence, the writer that looked last, whose versions it saw, wh
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -36,6 +38,7 @@ class Rules:
     """The protocol; each field that differs from its default is a mutation of it."""
 
     quorum: bool = True  # only more than half of the crew that was counted last goes on
+    counts_out: str = "the dead"  # of spares those that are dead for certain, as their node sees; "the silent": cut off, too
     confirm: bool = True  # nobody goes on before all have made the new communicator
     roll_call: bool = True  # roles are given out by what all say; else by the deaths that each knows of
     one_with_a_role: bool = True  # only a crew with somebody who had a role before goes on: the others may work, unaware
@@ -75,7 +78,7 @@ class Crew(NamedTuple):
     work_revoked: tuple[bool, bool]
     next: tuple[int, int]
     entered: int
-    called: tuple[Any, ...]  # by process: (role, confirmed), None if it has not said
+    called: tuple[Any, ...]  # by process: (role, confirmed, spares that it counts out), None if it has not said
     made: int
     confirmed: int
     answers: tuple[Any, ...]  # by process: the roles that it has worked out, None before
@@ -274,9 +277,22 @@ class RepairModel:
 
     def _enter_call(self, state: State, i: int, p: Proc, number: int) -> Step:
         crew: Crew = state[1][number]
-        called = replace(crew.called, i, (p.role, p.confirmed))
+        called = replace(crew.called, i, (p.role, p.confirmed, self._counted_out(state, p)))
         after = self._with(state, i, p._replace(phase=CALL, crew=number), number, crew._replace(called=called))
         return f"{i} enters the roll call", after
+
+    def _counted_out(self, state: State, p: Proc) -> int:
+        """Spares of the crew that the process confirmed last that no quorum has to count: as many as anybody can know of. Who
+        knows of fewer gives up more often, no more."""
+        procs, confirmed = state[0], state[1][p.confirmed]
+        roles = next(answer for answer in confirmed.answers if answer is not None)
+        return sum(
+            1 << q
+            for q, other in enumerate(procs)
+            if confirmed.members >> q & 1
+            and roles[q] == NONE
+            and (other.status in (DEAD, LEFT) or (self.rules.counts_out == "the silent" and other.side != p.side))
+        )
 
     def _failed(self, state: State, i: int, p: Proc) -> Step | None:
         """What the call of a step does when it fails: because someone has died, or all of it was revoked."""
@@ -304,7 +320,8 @@ class RepairModel:
         crews = state[1]
         crew: Crew = crews[p.crew]
         newest = max(crew.called[q][1] for q in members)  # what has been confirmed last, if only by some
-        if self.rules.quorum and 2 * len(members) <= crews[newest].members.bit_count():
+        out = functools.reduce(operator.or_, (crew.called[q][2] for q in members if crew.called[q][1] == newest))
+        if self.rules.quorum and 2 * len(members) <= (crews[newest].members & ~out).bit_count():
             return None
         roles = [crew.called[q][0] if q in members else NONE for q in range(self.count)]
         if self.rules.one_with_a_role and all(role == NONE for role in roles):

@@ -151,9 +151,9 @@ class Means:
         if self.crew is not None:
             self.crew.revoke()
 
-    def gone(self) -> int:
+    def gone(self) -> tuple[int, int]:
         with self.world.changed:
-            return len(self.confirmed) - len(self.world.alive & set(self.confirmed))
+            return len(self.confirmed) - len(self.world.alive & set(self.confirmed)), 0
 
     def shrink(self) -> None:
         with self.at("shrink"):
@@ -308,6 +308,17 @@ def test_half_of_a_crew_is_no_quorum() -> None:
     assert assign([*cards, Card(NO_ROLE, 0, 6)], 2).repairs == 4  # of those who know of the last repair
 
 
+def test_spares_that_are_dead_for_certain_are_not_counted() -> None:
+    left = [Card(0, 0, 6, 0b01), Card(NO_ROLE, 0, 6, 0b11)]  # of 2 ranks and 4 spares; a node knows of one, another of two
+    assert assign([*left, Card(NO_ROLE, 0, 6)], 2).roles == (0, 1, NO_ROLE)
+    with pytest.raises(RepairError, match="2 of 4 processes are left"):
+        assign(left, 2)
+    # What was known before the last repair says nothing of the crew that it left.
+    assert assign([Card(0, 1, 3), Card(1, 1, 3), Card(NO_ROLE, 0, 6, 0b11)], 2).repairs == 2
+    with pytest.raises(RepairError, match="1 of 3 processes"):
+        assign([Card(0, 1, 3)], 1)
+
+
 def test_spares_alone_are_no_quorum_however_many() -> None:
     """Cut off, they are more than half of a crew whose ranks have lost nobody that they need."""
     with pytest.raises(RepairError, match="none of the 3 processes that are left is a rank"):
@@ -328,8 +339,8 @@ class Never:
         self.steps: list[tuple[str, float]] = []
 
     def revoke(self) -> None: ...
-    def gone(self) -> int:
-        return 0
+    def gone(self) -> tuple[int, int]:
+        return 0, 0
 
     def shrink(self) -> None: ...
     def me(self) -> int:
@@ -362,8 +373,10 @@ def test_tries_end_when_the_whole_time_is_over() -> None:
 class Crowd(Never):
     """Means of a process that knows of so many deaths that there is no need to ask."""
 
-    def gone(self) -> int:
-        return 3
+    spares = 0
+
+    def gone(self) -> tuple[int, int]:
+        return 3, self.spares
 
 
 def test_half_of_the_crew_known_to_be_dead_is_enough_to_know() -> None:
@@ -371,3 +384,6 @@ def test_half_of_the_crew_known_to_be_dead_is_enough_to_know() -> None:
     with pytest.raises(RepairError, match="3 of 6 processes are left: no more than half"):
         repair(means, Card(0, 0, 6), 4, step_seconds=1, whole_seconds=1, step=means.step)
     assert len(means.steps) == 1
+    means.spares = 1  # somebody else may know for certain that it is dead
+    with pytest.raises(RepairError, match="have not come together"):
+        repair(means, Card(0, 0, 6), 4, step_seconds=1, whole_seconds=1, step=means.step, clock=lambda: means.now)

@@ -1,8 +1,8 @@
 """A thread on each rank that beats, looks at the others of its node, has what it saw judged, and acts on that.
 
-It looks into /proc at the two processes behind its own slot, and at those that gave it a reason: a beat that is missing, a
-mark that another watcher made, a loop that stands still. So each is always looked at by two, and a node of 64 ranks costs
-each of them no more than one of four.
+It looks into /proc at the two processes behind its own slot, at its part of the spares, and at those that gave it a reason: a
+beat that is missing, a mark that another watcher made, a loop that stands still. So each is always looked at by two, and a
+node of 64 ranks costs each of them no more than one of four.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .board import Board
 from .events import KINDS, Event
 from .judging import PERIOD, Limits, Memory, Own, Seen, Verdict, judge
 from .layout import NO_RANK, Slot
-from .phases import CALLING, COMPUTING, LEFT, PHASES, STORAGE
+from .phases import CALLING, COMPUTING, LEFT, PHASES, STANDING, STORAGE
 from .processes import is_dead, look, send, supervisor
 from .stacks import Stacks, dump
 from .waiting import waits
@@ -50,6 +50,7 @@ class Beat:
     stopped or stalled; False leaves it alone. `launcher`: (pid, start) of the `holdfast run` above, if it lives on this
     node. `report`: called before `on_event` for what no other process of the node reports: once for all of them. `moves`:
     asked at each beat in which this process is at a checkpoint or restores: whether it gets on with that, which is progress.
+    `spare_died`: called with (pid, start) of a spare of this node that is dead for certain, before its event is told.
     """
 
     def __init__(
@@ -63,11 +64,12 @@ class Beat:
         launcher: tuple[int, int] | None = None,
         report: Callable[[Event], object] = lambda event: None,
         moves: Callable[[], bool] = lambda: False,
+        spare_died: Callable[[int, int], object] = lambda pid, start: None,
     ) -> None:
         self.board, self.limits = board, limits
         self.progress: Callable[..., None] = board.progress  # (step=-1): the cheap call for loop heads
         self._on_event, self._may_kill = on_event, kill
-        self._report, self._moves = report, moves
+        self._report, self._moves, self._spare_died = report, moves, spare_died
         self._host = os.uname().nodename
         self._launcher = launcher or supervisor()
         self._memory, self._count = Memory(), 0
@@ -106,7 +108,7 @@ class Beat:
         self.board.note(nbytes)
 
     def enter(self, phase: str) -> str:
-        """What this process is in from now on, one of PHASES but the last; returns what it was in. UsageError for another."""
+        """What this process is in from now on, one of PHASES up to `leaving`; returns what it was in. Else UsageError."""
         if phase not in PHASES[:LEFT]:
             raise UsageError(f"There is no phase {phase!r:.80}: it is one of {', '.join(PHASES[:LEFT])}.")
         return PHASES[self.board.enter(PHASES.index(phase))]
@@ -184,15 +186,19 @@ class Beat:
     def _look(self, slots: list[Slot], now: float, everyone: bool = False) -> list[Seen]:
         own, stall = self.board.slot, self.limits.stall
         there = [i for i, s in enumerate(slots) if s.phase != LEFT and s.pid and s.start and i != own]
-        behind = [i for i in there if i > own] + [i for i in there if i < own]
-        near = set(behind[:NEIGHBOURS])
+        spares = [i for i in there if slots[i].phase == STANDING]  # who don't look themselves
+        others = [i for i in there if slots[i].phase != STANDING]
+        place = sum(i < own for i in others)
+        near = set((others[place:] + others[:place])[:NEIGHBOURS])
+        near.update(i for n, i in enumerate(spares) if (n - place) % (len(others) + 1) < NEIGHBOURS)
         seen = []
         for i in [*there, own] if own < len(slots) else there:
             s = slots[i]
             beat_at, progress_at = s.beat_at * _NANO, s.progress_at * _NANO
             told = KINDS[s.verdict - 1] if 0 < s.verdict <= len(KINDS) else ""
             still = stall is not None and now - progress_at >= stall
-            reason = everyone or i in near or now - beat_at > _MISSING or told or still
+            missing = now - beat_at > _MISSING and s.phase != STANDING  # a spare never beats
+            reason = everyone or i in near or missing or told or still
             state, found = look(s.pid) if reason and i != own else (None, 0)
             # Seen by itself, since calls of its own are told only on communicators that are known to wait for others.
             sampled = s.phase == COMPUTING and s.call_at * _NANO > max(progress_at, now - _CALLING)
@@ -229,6 +235,8 @@ class Beat:
                     own.append((one, event))
                     continue
                 self._end(one, event)
+            if event.kind == "spare lost":
+                self._spare_died(one.pid, one.start)
             self._tell(event, verdict in mine or verdict.kind == "silent")
         for one, event in own:  # last: there is no afterwards
             # Telling may never end: what hangs may hold a lock that it needs.
@@ -251,6 +259,8 @@ class Beat:
 
     def _event(self, kind: str, one: Seen, detail: str, text: str = "") -> Event:
         rank = None if one.rank == NO_RANK else one.rank
+        if kind == "died" and one.phase == STANDING:
+            kind = "spare lost"
         phase = PHASES[one.phase] if 0 <= one.phase < len(PHASES) else "an unknown phase"
         return Event(kind, rank, self._host, f"{detail} ({phase})" + (f"\n{text}" if text else ""), time.time())
 

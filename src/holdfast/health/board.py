@@ -24,7 +24,7 @@ from ..store.owned import own_directory
 from . import layout
 from .layout import BYTES, COUNT_AT, HEADER, NO_RANK, SLOT, SLOTS, Identity, Slot
 from .leftovers import left_alone, remove, remove_leftovers
-from .phases import CALLING, COMPUTING, LEFT
+from .phases import CALLING, COMPUTING, LEFT, STANDING
 from .processes import this_process
 
 NODE_MEMORY = "HOLDFAST_NODE_MEMORY"  # as in run/levels/nodes.py, which stands above; tests/health compares
@@ -91,6 +91,16 @@ class Board:
                 "program can go on. Free memory there, or name another directory in memory by HOLDFAST_NODE_MEMORY.",
                 file=path,
             ) from error
+
+    def put(self, pid: int, start: int, *, timeout: float = 1.0) -> None:
+        """Give a slot to a spare of this node, which knows of no run and so can't join: others look after it, it does not beat.
+        StorageError and DeadlineError as of `join`."""
+        fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _lock(fd, self.path, time.monotonic() + timeout)
+            _take_slot(self._words, self.path, NO_RANK, STANDING, (pid, start))
+        finally:
+            os.close(fd)
 
     def progress(self, step: int = -1) -> None:
         """The program has moved on; `step`: the loop's, where it has one. For loop heads: it costs less than a
@@ -264,7 +274,12 @@ def _claim(fd: int, path: str, identity: Identity, rank: int) -> tuple[mmap.mmap
         )
     os.posix_fallocate(fd, 0, BYTES)  # also if another made it: holes would be found out by SIGBUS
     memory = mmap.mmap(fd, BYTES)
-    words = memoryview(memory).cast("q")
+    process = this_process()
+    return memory, _take_slot(memoryview(memory).cast("q"), path, rank, COMPUTING, process), process
+
+
+def _take_slot(words: memoryview[int], path: str, rank: int, phase: int, process: tuple[int, int]) -> int:
+    """The index of the next free slot, which is that process's from now on; the lock is held."""
     slot = int(words[COUNT_AT // 8])
     if not 0 <= slot < SLOTS:
         raise StorageError(
@@ -272,16 +287,16 @@ def _claim(fd: int, path: str, identity: Identity, rank: int) -> tuple[mmap.mmap
             file=path,
         )
     own = words[(HEADER + slot * SLOT) // 8 :][:_WORDS]
-    pid, start = this_process()
+    pid, start = process
     now = monotonic_ns()
     first = {
         layout.START: start,
         layout.RANK: rank,
-        layout.PHASE: COMPUTING,
+        layout.PHASE: phase,
         layout.BEAT_AT: now,
         layout.PROGRESS_AT: now,
     }
     for word, value in {**first, layout.STEP: -1, layout.PID: pid}.items():
         own[word] = value
     words[COUNT_AT // 8] = slot + 1
-    return memory, slot, (pid, start)
+    return slot

@@ -13,6 +13,7 @@ _WORDS = {
     "stalled": ("makes no progress", "It is killed and treated as dead."),
     "silent": ("gives no sign and can't be looked at", "It is left alone; MPI will tell whether it lives."),
     "storage": ("can't use storage as it should", "The program goes on; the last versions that are whole stay so."),
+    "spare lost": ("is gone", "The job goes on, with one less to take the place of a rank."),
     "launcher gone": ("has lost the `holdfast run` that looks after it", "It goes on; what it keeps can be resumed."),
 }
 KINDS = tuple(_WORDS)
@@ -35,7 +36,7 @@ class Event(NamedTuple):
     def __str__(self) -> str:
         """One line for people: what happened, what is done."""
         what, done = _WORDS[self.kind]
-        who = f"A process on {self.host}" if self.rank is None else f"Rank {self.rank} on {self.host}"
+        who = f"A spare on {self.host}" if self.rank is None else f"Rank {self.rank} on {self.host}"
         if self.kind == "launcher gone":
             who = "The job" if self.rank is None else who
         seen = self.detail.partition("\n")[0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from .phases import CALLING, LEAVING, LEFT, STORAGE, WAITING
+from .phases import CALLING, LEAVING, LEFT, STANDING, STORAGE, WAITING
 from .processes import GONE, UNKNOWN
 
 PERIOD = 0.1  # seconds between a process's beats, and between its looks
@@ -144,15 +144,20 @@ def judge(
             suspects[key] = one.progress_at
             if before.suspects.get(key) == one.progress_at:  # twice: once may be a look at words half written
                 stalled[key] = one
-    if any(v.kind != "silent" for v in verdicts):
+    if _disturbs(verdicts):
         stalled.clear()  # they may have waited for the one of whom something is said now
     for one in _hindmost(stalled.values()):
         where = f" since step {one.step}" if one.step >= 0 else ""
         say("stalled", one, f"none for {now - one.progress_at:.1f} s{where}")
-    if any(v.kind != "silent" for v in verdicts):
+    if _disturbs(verdicts):
         anew = now  # the others repair, or wait for who is to be killed: they would follow it
     beats = {(s.pid, s.start): s.beats for s in seen}
     return verdicts, Memory(now, own.cpu, beats, anew, halted, suspects, frozenset(t for t in told if t[0] in beats))
+
+
+def _disturbs(verdicts: Iterable[Verdict]) -> bool:
+    """Whether others may stand still because of what was found: nobody waits for a spare."""
+    return any(v.kind != "silent" and v.seen.phase != STANDING for v in verdicts)
 
 
 def _slept(gap: float, cpu: float, seen: list[Seen], before: Mapping[Key, int], own: int) -> bool:

@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 
 from .layout import COUNT_AT, HEADER, SLOT, SLOTS, Identity, read_slots
-from .phases import LEFT
+from .phases import LEFT, STANDING
 from .processes import is_dead, look
 
 _NAME = re.compile(r"([0-9a-f]{32}-\d+-(\d+))(?:\.(\d+)-(\d+)\.(stacks|new))?")
@@ -59,7 +59,7 @@ def left_alone(fd: int, ours: Identity) -> bool:
         return False
     count = min(int.from_bytes(os.pread(fd, 8, COUNT_AT), sys.byteorder), SLOTS)
     slots = read_slots(os.pread(fd, count * SLOT, HEADER))
-    return all(s.phase == LEFT or is_dead(look(s.pid), s.start) for s in slots)
+    return all(s.phase in (LEFT, STANDING) or is_dead(look(s.pid), s.start) for s in slots)
 
 
 def _remove_if_over(path: str, ours: Identity) -> None:

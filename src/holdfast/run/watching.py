@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
@@ -18,7 +19,9 @@ from ..group import Group
 
 if TYPE_CHECKING:
     from ..group.base import Pending
-    from ..health import Beat, Event
+    from ..group.repair import Crew
+    from ..group.repair.members import Member
+    from ..health import Beat, Board, Event
     from .handle import Handle
 
 log = logging.getLogger("holdfast")
@@ -36,6 +39,8 @@ class Watching:
         self._beat: Beat | None = None
         self._hooks: list[Hook] = []
         self._told: set[tuple[str, int | None, str]] = set()
+        self._group: Group | None = None
+        self._crew: Crew | None = None
 
     def join(
         self, run: str, attempt: int, rank: int, stall_timeout: float | None, flying: Callable[[], Handle | None]
@@ -60,7 +65,10 @@ class Watching:
             why = error.message if isinstance(error, HoldfastError) else error
             log.warning("rank %d on %s is not watched: %s", rank, os.uname().nodename, why)
             return
-        beat = Beat(board, self._tell, limits=Limits(stall=stall_timeout), report=_report, moves=moves)
+        beat = Beat(
+            board, self._tell, limits=Limits(stall=stall_timeout), report=_report, moves=moves, spare_died=self._spare_died
+        )
+        self._watch_spares(board)
         try:
             beat.start()
         except RuntimeError as error:
@@ -94,6 +102,7 @@ class Watching:
 
     def mark(self, group: Group) -> Group:
         """`group` for the program's thread, whose waits in it are known as such."""
+        self._group = group
         return group if group.size == 1 else _Marked(group, self)
 
     def leave(self) -> None:
@@ -105,11 +114,45 @@ class Watching:
         """Nothing is expected of this process any more. May be called again, and by any thread. `lost`: other ranks are; what
         has become of those of this node is told first."""
         beat, self._beat, self.progress = self._beat, None, None
+        if self._crew is not None:
+            self._crew.on_spare_lost = None
         if beat is not None:
             beat.stop(lost=lost)
 
+    def _watch_spares(self, board: Board) -> None:
+        """Spares of this node stand on its board, put there by one of its ranks; of others MPI tells that they are gone."""
+        self._crew = crew = None if self._group is None else _crew_of(self._group)
+        if crew is None or not crew.repairable:
+            return
+        here = [one for one in crew.members if one.node == crew.me.node]
+        if crew.rank == min((one.role for one in here if one.role >= 0), default=None):
+            for one in here:
+                if one.role < 0 and one.start:
+                    try:
+                        board.put(one.pid, one.start)
+                    except (HoldfastError, OSError) as error:
+                        log.warning("a spare on %s is not watched: %s", one.host, error)
+        watched = {one.node for one in crew.members if one.role >= 0}
+
+        def lost(one: Member) -> None:
+            if one.node != crew.me.node:  # else it is seen on the board
+                detail = f"process {one.pid} is gone, by what MPI says (standing by)"
+                event = Event("spare lost", None, one.host, detail, time.time())
+                if crew.rank == 0 and one.node not in watched:
+                    _report(event)
+                self._tell(event)
+
+        from ..health import Event
+
+        crew.on_spare_lost = lost
+
+    def _spare_died(self, pid: int, start: int) -> None:
+        if self._crew is not None:
+            self._crew.count_out(pid, start)
+
     def _tell(self, event: Event) -> None:
-        if _key(event) in self._told:
+        several = event.rank is None and event.kind != "launcher gone"  # spares have no names
+        if _key(event) in self._told and not several:
             return
         self._told.add(_key(event))
         self.events += (event,)
@@ -118,6 +161,15 @@ class Watching:
                 hook(event)
             except Exception:
                 log.warning("what the program does on a health event failed: %s", event, exc_info=True)
+
+
+def _crew_of(group: Group) -> Crew | None:
+    """Whose ranks the group connects, where a program was started with spares."""
+    if not hasattr(group.comm, "_family"):
+        return None
+    from ..group.repair.crew import crew_of
+
+    return crew_of(group.comm)
 
 
 def _key(event: Event) -> tuple[str, int | None, str]:

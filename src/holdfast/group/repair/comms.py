@@ -48,6 +48,7 @@ class Family:
         self._lock = threading.RLock()
         self._members: dict[int, weakref.ref[Any]] = {}
         self.revoked = False
+        self.crew: Any = None  # `crew.Crew` whose ranks they connect
         self.calls: Callable[[bool], object] | None = None  # told of each call that waits: True before it, False after it
 
     def adopt(self, comm: MPI.Comm) -> Any:

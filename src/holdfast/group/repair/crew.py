@@ -23,7 +23,8 @@ from . import machine
 from .comms import Family
 from .hidden import all_communicators
 from .machine import NO_ROLE, Card
-from .means import MpiMeans, suppressed, why_not
+from .means import MpiMeans, places, suppressed, why_not
+from .members import Member, Members, exchange
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Crew:
 
     rank: this process's role, the rank in the run; None on a spare. size: ranks of the run, the same through all repairs.
     repairs: how many there were. comm: communicator of those with roles, in their order (errors raise; what is made
-    from it is known, see `comms`); None on a spare. spares: how many the last repair left. lost: roles that it replaced.
-    tries: how often it had to begin.
+    from it is known, see `comms`); None on a spare. lost: roles that the last repair replaced. tries: how often it had to
+    begin. on_spare_lost: called with each spare that MPI tells is gone, by the watcher's thread of those with roles.
     repairable: whether there can be repairs; reason: if not, why.
     """
 
@@ -51,7 +52,7 @@ class Crew:
         self.size = ranks
         self.repairs = 0
         self.comm: Any = None
-        self.spares = 0
+        self.on_spare_lost: Callable[[Member], object] | None = None
         self.lost: tuple[int, ...] = ()
         self.tries = 0
         self.reason = reason
@@ -59,6 +60,7 @@ class Crew:
         self._watchdog = watchdog
         self._card = Card(NO_ROLE, 0, base.Get_size())
         self._roles: tuple[int, ...] = ()  # of the crew's processes, in its order
+        self._members, self._place = Members(()), 0
         self._crew: Any = None  # communicator of all alive: what is revoked as the signal
         self._family = Family()
         self._called_off = False
@@ -85,6 +87,7 @@ class Crew:
         crew = cls(base, ranks, why_not(), watchdog)
         crew._roles = tuple(place if place < ranks else NO_ROLE for place in range(base.Get_size()))
         signal = _duplicate(base, timeout)
+        crew._members = Members(exchange(base, ranks, timeout))
         with watchdog.step("forming the crew", timeout):
             comm = base.Split(0 if me < ranks else MPI.UNDEFINED, me)
         mine = Card(crew._roles[me], 0, base.Get_size())
@@ -102,6 +105,27 @@ class Crew:
     def revoked(self) -> bool:
         """Whether a repair is called for. Local, a microsecond; seen some 15 ms after the failure's detection."""
         return self._called_off
+
+    @property
+    def spares(self) -> int:
+        """How many are left, as far as is known here."""
+        return self._members.spares
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All processes of the crew as it was last confirmed, in its order."""
+        return self._members.now
+
+    @property
+    def me(self) -> Member:
+        """This process, one of them."""
+        return self._members.now[self._place]
+
+    def count_out(self, pid: int, start: int) -> None:
+        """The spare of this node that is that process has been seen to be gone: no quorum has to count it any more (any
+        thread). Who is only silent, or is dead by what MPI says, is never counted out: it may live behind a cut."""
+        with self._lock:
+            self._members.count_out(pid, start, self.me.node)
 
     @property
     def gone(self) -> tuple[int, ...]:
@@ -134,9 +158,9 @@ class Crew:
         if self.reason is not None:
             raise UsageError(f"This crew can't be repaired: {self.reason}. Leave the process; start the program again.")
         self._pause()
-        means = MpiMeans(self._base, self.revoke, lambda: len(self._gone()))
+        means = MpiMeans(self._base, self.revoke, self._counts_gone)
         found = machine.repair(
-            means, self._card, self.size,
+            means, self._card._replace(dead=self._members.dead_bits), self.size,
             step_seconds=step_seconds, whole_seconds=whole_seconds, step=self._watchdog.step,
         )  # fmt: skip
         with self._lock:
@@ -187,9 +211,11 @@ class Crew:
 
         crew.Set_errhandler(MPI.ERRORS_RETURN)
         self._card, self._crew, self._family, self._called_off = card, crew, Family(), False
+        whole = len(self._roles) == len(self._members.everyone)
+        self._members.take(range(len(self._roles)) if whole else places(crew, self._base), self._roles)
+        self._place, self._family.crew = crew.Get_rank(), self
         self.rank = card.role if card.role != NO_ROLE else None
         self.repairs = card.repairs
-        self.spares = self._roles.count(NO_ROLE)
         if comm is not None:
             comm.Set_errhandler(MPI.ERRORS_RETURN)
             comm = self._family.adopt(comm)
@@ -220,6 +246,9 @@ class Crew:
             return True
         with suppressed():
             self._crew.Ack_failed()
+        for one in self._members.lose(gone):
+            if self.on_spare_lost is not None:
+                self.on_spare_lost(one)
         return False
 
     def _gone(self) -> list[int]:
@@ -233,6 +262,10 @@ class Crew:
                 failed.Free()
                 everyone.Free()
         return []
+
+    def _counts_gone(self) -> tuple[int, int]:
+        roles = [self._roles[place] for place in self._gone()]
+        return len(roles), roles.count(NO_ROLE)
 
     def _alone(self) -> bool:
         gone = set(self._gone())
@@ -290,6 +323,13 @@ def _duplicate(world: Any, timeout: float) -> Any:
         )
     comm.Set_errhandler(MPI.ERRORS_RETURN)
     return comm
+
+
+def crew_of(comm: Any) -> Crew | None:
+    """The crew that a communicator was made for, or from whose communicator it was made; None if there is none."""
+    family: Family | None = getattr(comm, "_family", None)
+    crew: Crew | None = None if family is None else family.crew
+    return crew
 
 
 def _settled(transfer: Transfer) -> bool:

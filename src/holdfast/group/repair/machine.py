@@ -18,6 +18,8 @@ rules make it safe to start again at any point, whatever other processes have se
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -38,12 +40,14 @@ class Card(NamedTuple):
     """What a process says of itself in the roll call, all as it last confirmed it.
 
     role: its rank in the run, or NO_ROLE. repairs: repairs that it has confirmed. counted: processes that were
-    alive in the last of these, or when the crew was formed.
+    alive in the last of these, or when the crew was formed. dead: a bit for each spare of these that is known not to live any
+    more, because its node has seen it gone: not because nothing is heard of it.
     """
 
     role: int
     repairs: int
     counted: int
+    dead: int = 0
 
 
 class Means(Protocol):
@@ -52,8 +56,9 @@ class Means(Protocol):
     def revoke(self) -> None:
         """Interrupt everyone in calls on communicators of earlier attempts and of the program. Never blocks."""
 
-    def gone(self) -> int:
-        """How many of the crew as it was last confirmed are known here to be dead. Local; others may know of more."""
+    def gone(self) -> tuple[int, int]:
+        """How many of the crew as it was last confirmed are held for dead here, and how many of these are spares. Local; others
+        may know of more."""
 
     def shrink(self) -> None:
         """From now on the crew is those alive (collective over these; blocking). A new communicator for the steps behind."""
@@ -101,8 +106,9 @@ def assign(cards: Sequence[Card], size: int) -> Plan:
     RepairError, the same on all that have these cards, without a quorum, with spares alone, or with too few of them.
     """
     repairs = max(card.repairs for card in cards)
-    counted = max(card.counted for card in cards if card.repairs == repairs)
-    _check_quorum(len(cards), counted)
+    newest = [card for card in cards if card.repairs == repairs]
+    dead = functools.reduce(operator.or_, (card.dead for card in newest))
+    _check_quorum(len(cards), max(card.counted for card in newest) - dead.bit_count())
     roles = [card.role for card in cards]
     if all(role == NO_ROLE for role in roles):
         # More spares than half of the crew are a quorum by their number. If they are cut off, the ranks have lost nobody
@@ -147,7 +153,9 @@ def repair(
             with step("revoking what was broken", min(step_seconds, left)):
                 means.revoke()
                 # The dead do not come back: no need for Shrink to say so, which was seen to hang after many deaths.
-                _check_quorum(card.counted - means.gone(), card.counted)
+                # Of the spares another process may know that they need not be counted.
+                gone, spares = means.gone()
+                _check_quorum(card.counted - gone, card.counted - spares)
             # All that are alive have to come here first, and some may be in the middle of a long computation: the whole time.
             with step("finding out who is alive (Shrink)", left):
                 means.shrink()
@@ -180,6 +188,8 @@ def repair(
 
 
 def _check_quorum(alive: int, counted: int) -> None:
+    """`counted`: those who may be in either half, should the network be cut. The dead are in none: each half may count out as
+    many of them as it knows, and still two halves never both have more than half of the rest."""
     if 2 * alive <= counted:
         raise RepairError(
             f"{alive} of {counted} processes are left: no more than half, the others may go on elsewhere. {_NEXT}"

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 class MpiMeans:
     """`machine.Means` by MPI. base: the communicator that the crew was formed with. revoke: interrupts everyone.
 
-    gone: how many of the crew are known to be dead. `crew`: the communicator of those alive, once shrunk.
+    gone: how many of the crew are held for dead, and how many of these are spares. `crew`: the communicator of those alive,
+    once shrunk.
     """
 
-    def __init__(self, base: MPI.Intracomm, revoke: Callable[[], None], gone: Callable[[], int]) -> None:
+    def __init__(self, base: MPI.Intracomm, revoke: Callable[[], None], gone: Callable[[], tuple[int, int]]) -> None:
         self.gone = gone
         self.crew: Any = None
         self._base = base
@@ -113,6 +114,11 @@ def suppressed() -> Iterator[None]:
         yield
     except MPI.Exception:
         return
+
+
+def places(crew: MPI.Intracomm, base: MPI.Intracomm) -> list[int]:
+    """Of each process of `crew`, in its order, the rank in `base` (local). Two lists of ranks stay behind in MPI."""
+    return list(crew.Get_group().Translate_ranks(None, base.Get_group()))
 
 
 def why_not() -> str | None:
