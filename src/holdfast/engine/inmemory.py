@@ -7,6 +7,7 @@ verifying and copying nothing changes: a data file that has a name is never writ
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
@@ -29,6 +30,7 @@ def hand_over(
     threads. Returns the numbers of the others, which have to be read. `name`: the object, for messages.
 
     The first DamageError is raised; of that run nothing was delivered."""
+    threads = min(threads, len(os.sched_getaffinity(0)))  # nothing here waits for a device: more would take turns
     looked_at = {source: _in_memory(files, source) for source in {extents[i].source for i in numbers}}
     here = [i for i in numbers if looked_at[extents[i].source]]
     if not here:

@@ -7,7 +7,6 @@ system's, or the one that the wheel of pyeclib carries (whose own interface copi
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -103,7 +102,9 @@ def chosen() -> Isal | Plain:
 
 def candidates() -> list[str]:
     """Where an ISA-L may be: the system's, then that in pyeclib's wheel."""
-    found = [name] if (name := ctypes.util.find_library("isal")) else []
+    from ctypes.util import find_library  # brings subprocess and tempfile along
+
+    found = [name] if (name := find_library("isal")) else []
     for folder in sys.path:
         libraries = Path(folder, "pyeclib.libs")
         if libraries.is_dir():
