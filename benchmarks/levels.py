@@ -29,6 +29,7 @@ from holdfast.levels import Level
 
 HERE = Path(__file__).parent
 RANKS = 4
+BETWEEN = 1.0  # seconds of computing between two checkpoints, the same for both kinds: in them the next version's file is made
 NEVER = holdfast.global_(every=holdfast.versions(1 << 30))
 
 
@@ -152,7 +153,9 @@ def measure(comm: Any, place: Path, u: Any, copy: Any, rounds: int, found: dict[
         next(loops[name])
     for i in range(rounds + 1):  # the first of each is not counted: memory is touched for the first time
         for name, _ in kinds:
-            u += 1
+            until = time.perf_counter() + BETWEEN
+            while time.perf_counter() < until:
+                u += 1
             comm.Barrier()
             began = time.perf_counter()
             next(loops[name])  # the head of the loop, where the checkpoint is taken
