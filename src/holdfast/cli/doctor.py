@@ -40,12 +40,15 @@ def doctor(directory: str | None, as_json: bool) -> None:
     if as_json:
         human.document(features=features, facts=facts)
         return
+    widest = max(len(str(f["name"])) for f in (*features, *facts))
     for title, found in (("feature", features), ("tried out", facts)):
+        if title != "feature":
+            click.echo()
         human.table(
             [title, "works", "what was seen"],
             [[str(f["name"]), "yes" if f["works"] else "no", str(f["detail"])] for f in found],
+            least=[widest],
         )
-        click.echo()
 
 
 def _features() -> list[tuple[str, bool, str]]:

@@ -5,27 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import click
+from . import human
+from .outcomes import elsewhere
 
 if TYPE_CHECKING:
     from ..catalog import Catalog
+    from ..catalog.attempts import Holder
     from ..catalog.places import Identity, StalePlace
 
 
 class Seen(NamedTuple):
     """A run with levels, as this host sees it. `catalog`: with the versions that its places have; `levels`: by a version's
-    name; `places`: (kind, directory); `node`: what it is called."""
+    name; `places`: (kind, directory); `node`: what it is called; `others`: whether other nodes may hold something too."""
 
     catalog: Catalog
     levels: dict[str, list[str]]
     places: tuple[tuple[str, str], ...]
     node: str
+    others: bool = True
 
     def line(self) -> str:
         """For people."""
         if not self.places:
-            return f"levels: node {self.node} has no place of this run; others may: `holdfast plan --hostfile`"
+            others = "; others may: `holdfast plan --hostfile`" if self.others else ""
+            return f"levels: node {self.node} has no place of this run{others}"
         where = ", ".join(f"{kind} in {root}" for kind, root in self.places)
+        if not self.others:
+            return f"levels: {where}"
         return f"levels: as node {self.node} alone sees it ({where}); others may hold more: `holdfast plan --hostfile`"
 
 
@@ -45,7 +51,7 @@ def look_here(url: str, catalog: Catalog) -> Seen | None:
         outlook = Outlook(group, *identify(group, url))
         outlook.look()
     except (DamageError, StorageError) as error:
-        click.echo(f"problem: what this node holds can't be told: {error.message}", err=True)
+        human.note(f"problem: what this node holds can't be told: {error.message}")
         return None
     assert outlook.holdings is not None
     for version, _, place in sorted(outlook.holdings.of, key=lambda key: key[2], reverse=True):
@@ -53,7 +59,21 @@ def look_here(url: str, catalog: Catalog) -> Seen | None:
     (asked,) = outlook.asked
     if outlook.view.commits:
         catalog = read_catalog(as_store(outlook.view))
-    return Seen(catalog, levels, asked.places, asked.node)
+    others = not catalog.complete and (not asked.places or elsewhere(catalog.attempts))
+    return Seen(catalog, levels, asked.places, asked.node, others)
+
+
+def in_use(url: str) -> Holder | None:
+    """Who holds the run; None if it is free, or if that can't be told."""
+    from ..catalog import find_holder
+    from ..config import load
+    from ..errors import HoldfastError
+    from ..store import open_store
+
+    try:
+        return find_holder(open_store(url, create=False, read_only=True), load({}).lease)
+    except HoldfastError:
+        return None
 
 
 def find_left(url: str, catalog: Catalog) -> list[StalePlace]:
@@ -75,7 +95,7 @@ def find_left(url: str, catalog: Catalog) -> list[StalePlace]:
         try:
             found.update((one.path, one) for one in stale_places(root, over))
         except HoldfastError as error:
-            click.echo(f"problem: {error.message}", err=True)
+            human.note(f"problem: {error.message}")
     return list(found.values())
 
 
@@ -90,5 +110,5 @@ def clean_left(places: Sequence[StalePlace]) -> list[StalePlace]:
             if clean([one]):
                 gone.append(one)
         except HoldfastError as error:
-            click.echo(f"problem: {error.message}", err=True)
+            human.note(f"problem: {error.message}")
     return gone

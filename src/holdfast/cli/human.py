@@ -25,18 +25,34 @@ def document(**members: Any) -> None:
     click.echo(json.dumps({"format": FORMAT, **members}, indent=2, ensure_ascii=False))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Writes a table to stdout; columns named in `right` are numbers; a column without any content is left out."""
+def note(text: str) -> None:
+    """A remark on stderr, where it is no part of what a program reads; each line says whose it is."""
+    for line in text.splitlines():
+        click.echo(f"holdfast: {line}", err=True)
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), least: Sequence[int] = ()
+) -> None:
+    """Writes a table to stdout; columns named in `right` are numbers; a column without any content is left out. `least`: widths
+    that the first columns have at least, so that tables below each other stand alike."""
     from rich.table import Table
     from rich.text import Text
 
     kept = [i for i in range(len(columns)) if i == 0 or any(row[i] for row in rows)]
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for i in kept:
-        grid.add_column(columns[i], justify="right" if columns[i] in right else "left", overflow="fold")
+        width = least[i] if i < len(least) else None
+        grid.add_column(
+            columns[i], justify="right" if columns[i] in right else "left", overflow="fold", min_width=width
+        )
     for row in rows:
         grid.add_row(*(Text(row[i]) for i in kept))  # as Text: what is stored is never taken for markup
-    console().print(grid)
+    lines = console()
+    with lines.capture() as drawn:
+        lines.print(grid)
+    for line in drawn.get().splitlines():
+        click.echo(line.rstrip())  # rich fills the last column up
 
 
 def console() -> Console:

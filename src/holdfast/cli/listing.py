@@ -10,7 +10,8 @@ import click
 
 from . import human
 from .arguments import json_option, run_argument, version_argument
-from .here import look_here
+from .here import in_use, look_here
+from .outcomes import Outcome, outcomes
 
 if TYPE_CHECKING:
     from ..catalog import Attempt, Catalog, Process, Version
@@ -38,18 +39,21 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
     --json: {format, url, run, complete, problems, lineage: [number], versions: [{name, number,
     attempt, kind, status, step, parent, time, seconds, bytes, ranks, objects, complete, reason,
     label, content, problem, state, chain, refs: [number], held, levels: [name]}], places: [[kind,
-    directory]], attempts: [{number, kind, created, ranks, sealed, base, holder: {host, boot, pidns, pid,
-    start, alive}, end: {outcome, time, version, step, signal, error}, damaged}]}. places: of this node
-    (null if no attempt had any on nodes). created and time: seconds since 1970; seconds: how long the
-    program waited; bytes: written; state: bytes of the state; refs: versions that hold blocks of it;
-    alive: null on other machines. Versions are newest first, attempts oldest first.
+    directory]], attempts: [{number, kind, created, ranks, sealed, base, holder: {host, boot, pidns,
+    pid, start, alive}, end: {outcome, time, version, step, signal, error}, outcome, replaced:
+    [rank], damaged}]}. places: of this node (null if no attempt had any on nodes). created and
+    time: seconds since 1970; seconds: how long the program waited; bytes: written; state: bytes of
+    the state; refs: versions that hold blocks of it; alive: null on other machines; outcome: of the
+    end or, without one, running, repaired (ranks, those in replaced, were replaced while the job
+    went on), went on (the same processes, as a later attempt), died, lost (on other machines),
+    unknown. Versions are newest first, attempts oldest first.
     """
     catalog = human.require_run(url)
     seen = look_here(url, catalog)
     if seen is not None:
         catalog = seen.catalog
     levels = seen.levels if seen is not None else {v.name: ["global"] for v in catalog.versions if v.status in _STORED}
-    held = _held(catalog)
+    held, became = _held(catalog), outcomes(catalog.attempts, in_use(url) is not None)
     if as_json:
         human.document(
             url=human.place(url),
@@ -61,7 +65,7 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
                 asdict(v) | {"held": held.get(v.name), "levels": levels.get(v.name, [])} for v in catalog.versions
             ],
             places=None if seen is None else [list(place) for place in seen.places],
-            attempts=[_attempt(a) for a in catalog.attempts],
+            attempts=[_attempt(a, became[a.number]) for a in catalog.attempts],
         )
         return
     now = time.time()
@@ -89,12 +93,12 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
     if attempts:
         click.echo()
         columns = ("attempt", "kind", "ranks", "age", "base", "holder", "outcome", "ended at", "notes")
-        rows = [_attempt_row(a, now) for a in reversed(catalog.attempts)]
+        rows = [_attempt_row(a, became[a.number], now) for a in reversed(catalog.attempts)]
         human.table(columns, rows, right=("attempt", "ranks"))
     for problem in catalog.problems:
-        click.echo(f"problem: {problem}", err=True)
+        human.note(f"problem: {problem}")
     if seen is not None:
-        click.echo(seen.line(), err=True)
+        human.note(seen.line())
 
 
 @click.command(short_help="Show what a version holds.")
@@ -162,11 +166,10 @@ def _version_row(v: Version, now: float, held: str, levels: str) -> tuple[str, .
     )
 
 
-def _attempt_row(a: Attempt, now: float) -> tuple[str, ...]:
+def _attempt_row(a: Attempt, became: Outcome, now: float) -> tuple[str, ...]:
     end = a.end
-    outcome = end.outcome if end else {True: "alive", False: "died", None: "unknown"}[_alive(a.holder)]
     at = "" if end is None or end.version is None else f"version {end.version}"
-    notes = [end.signal or "", _short(end.error or "")] if end else []
+    notes = [end.signal or "", _short(end.error or "")] if end else [became.note()]
     return (
         str(a.number),
         a.kind,
@@ -174,7 +177,7 @@ def _attempt_row(a: Attempt, now: float) -> tuple[str, ...]:
         human.age(a.created, now),
         _base_text(a),
         f"{a.holder.pid} on {a.holder.host}" if a.holder else "",
-        outcome,
+        became.word,
         at,
         ", ".join(filter(None, [*notes, a.damaged or ""])),
     )
@@ -200,7 +203,7 @@ def _alive(process: Process | None) -> bool | None:
     return process.alive if process and process.here else None
 
 
-def _attempt(a: Attempt) -> dict[str, Any]:
+def _attempt(a: Attempt, became: Outcome) -> dict[str, Any]:
     return {
         "number": a.number,
         "kind": a.kind,
@@ -210,6 +213,8 @@ def _attempt(a: Attempt) -> dict[str, Any]:
         "base": _base(a),
         "holder": {**a.holder.plain(), "alive": _alive(a.holder)} if a.holder else None,
         "end": a.end._asdict() if a.end else None,
+        "outcome": became.word,
+        "replaced": list(became.replaced),
         "damaged": a.damaged,
     }
 

@@ -10,6 +10,7 @@ import click
 
 from . import human
 from .arguments import json_option, run_argument, takeover_option
+from .outcomes import elsewhere
 
 if TYPE_CHECKING:
     from ..catalog import Catalog
@@ -44,7 +45,7 @@ def plan(url: str, hostfile: str | None, ranks: int | None, as_json: bool) -> No
     """
     catalog = human.require_run(url)
     found, silent = _ask({"do": "plan", "ranks": ranks}, url, hostfile, lambda event: None)
-    if hostfile is None and _on_nodes(catalog):
+    if hostfile is None and _others_may(catalog, found):
         found["lines"].append(ONLY_HERE)
     if as_json:
         asked = [{k: v for k, v in one.items() if k != "line"} for one in found["asked"]]
@@ -56,10 +57,10 @@ def plan(url: str, hostfile: str | None, ranks: int | None, as_json: bool) -> No
     for line in found["lines"]:
         click.echo(line)
     for one in found["asked"]:
-        click.echo(one["line"], err=True)
+        human.note(one["line"])
     _tell_silent(silent)
     if found["in_use"]:
-        click.echo(f"the run is in use: {found['in_use']}; newer versions may come", err=True)
+        human.note(f"the run is in use: {found['in_use']}; newer versions may come")
 
 
 @click.command(short_help="Bring what nodes hold to the run's store.")
@@ -84,7 +85,7 @@ def salvage(url: str, hostfile: str | None, takeover: bool, as_json: bool) -> No
 
         def heard(event: dict[str, Any]) -> None:
             if line := event.get("say"):
-                click.echo(line, err=True)
+                human.note(line)
             elif "progress" in event:
                 if not bars:  # not before: lines would run into it
                     bars.append(stack.enter_context(human.progress("salvage")))
@@ -92,9 +93,9 @@ def salvage(url: str, hostfile: str | None, takeover: bool, as_json: bool) -> No
                     bars[0](*event["progress"])
 
         found, silent = _ask({"do": "salvage", "takeover": takeover}, url, hostfile, heard)
-    if hostfile is None and _on_nodes(catalog) and (found["version"] is None or found["plan"].get("passed")):
+    if hostfile is None and _others_may(catalog, found) and (found["version"] is None or found["plan"].get("passed")):
         found["lines"].append(ONLY_HERE)
-        click.echo(ONLY_HERE, err=True)
+        human.note(ONLY_HERE)
     if as_json:
         asked = [{k: v for k, v in one.items() if k != "line"} for one in found.pop("asked")]
         human.document(url=human.place(url), **found, asked=asked, silent=silent)
@@ -120,9 +121,13 @@ def _ask(
     return ask(request, survivors.hosts, heard), list(survivors.silent)
 
 
-def _on_nodes(catalog: Catalog) -> bool:
-    """Whether nodes that were not asked may hold something of the run: a complete one has left nothing there."""
-    return not catalog.complete and any(attempt.places for attempt in catalog.attempts)
+def _others_may(catalog: Catalog, found: dict[str, Any]) -> bool:
+    """Whether nodes that were not asked may hold something of the run: a complete one has left nothing there, and one that was
+    never on another machine than this one is all here, unless something of it is missing."""
+    if catalog.complete or not any(attempt.places for attempt in catalog.attempts):
+        return False
+    missing = found["plan"].get("passed") or not all(one["places"] for one in found["asked"])
+    return bool(missing or elsewhere(catalog.attempts))
 
 
 @contextmanager
@@ -142,4 +147,4 @@ def named_options() -> Iterator[None]:
 
 def _tell_silent(silent: list[str]) -> None:
     for name in silent:
-        click.echo(f"node {name}: nothing can be had from it: it does not answer", err=True)
+        human.note(f"node {name}: nothing can be had from it: it does not answer")

@@ -46,13 +46,16 @@ def verify(ctx: click.Context, url: str, version: int | None, as_json: bool) -> 
         human.document(url=human.place(url), whole=not damages, damages=found, nodes=[v.number for v in away])
     else:
         for one in away:
-            click.echo(f"version {one.number} {one.problem}: it was not read", err=True)
+            human.note(f"version {one.number} {one.problem}: it was not read")
         for damage in damages:
             click.echo(_damage(damage))
         what = f"version {version}" if version else "every version in the run's own store" if away else "every version"
         count = f"{len(damages)} damage{'s' * (len(damages) != 1)} found, nothing was changed"
         if damages or not (away and version):
-            click.echo(f"{url}: {count}" if damages else f"{url}: {what} is whole", err=bool(damages))
+            if damages:
+                human.note(f"{url}: {count}")
+            else:
+                click.echo(f"{url}: {what} is whole")
     ctx.exit(1 if damages else 0)
 
 
@@ -167,15 +170,17 @@ def _left(places: Sequence[StalePlace], dry_run: bool, err: bool = False) -> Non
     from ..units import bytes_text
 
     done = "would be removed" if dry_run else "removed"
+    tell = human.note if err else click.echo
     for one in places:
-        click.echo(f"{one.path}: {done}, {bytes_text(one.nbytes)}: {one.why}", err=err)
+        tell(f"{one.path}: {done}, {bytes_text(one.nbytes)}: {one.why}")
 
 
 def _removed(url: str, gone: Sequence[Removed], dry_run: bool, err: bool = False) -> None:
     from ..units import bytes_text
 
+    tell = human.note if err else click.echo
     for one in gone:
-        click.echo(f"{one.status:<10} {one.name}  {bytes_text(one.bytes)}", err=err)
+        tell(f"{one.status:<10} {one.name}  {bytes_text(one.bytes)}")
     total = bytes_text(sum(r.bytes for r in gone))
     done = "would be deleted" if dry_run else "deleted"
-    click.echo(f"{url}: {len(gone)} {done}, {total}", err=err)
+    tell(f"{url}: {len(gone)} {done}, {total}")
