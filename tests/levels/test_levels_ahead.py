@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import holdfast
 import holdfast.store
 from holdfast.run.levels.ahead import Ahead
+from holdfast.run.levels.sweeping import sweep_places
 
 EACH = holdfast.steps(1)
 FAR = holdfast.versions(1000)
@@ -160,4 +162,54 @@ def test_no_room_ahead_is_no_failure(tmp_path: Path) -> None:
     assert made.possible
     file = made.take(1)
     assert file is not None
+    file.abort()
+
+
+def test_what_is_large_goes_beside_the_program_and_nothing_new_with_it(tmp_path: Path) -> None:
+    store = holdfast.store.PosixStore(str(tmp_path / "place"), create=True)
+    for name, size in (("r0-a", 40 * MIB), ("r1-b", 5)):
+        with store.create(f"ahead/{name}", size) as writer:
+            writer.finish()
+    gate = threading.Event()
+
+    class Slow:
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+        def delete(self, key: str) -> None:
+            assert gate.wait(20)
+            store.delete(key)
+
+    place = _Place(Slow())
+    sweep_places([place], leads=False, beside=True)  # type: ignore[list-item]
+    sweep_places([place], leads=True, beside=True)  # type: ignore[list-item]
+    assert store.list("ahead") == ["r0-a", "r1-b"]
+    with store.create("ahead/r0-new", 5) as writer:
+        writer.finish()
+    gate.set()
+    wait_for(lambda: store.list("ahead") == ["r0-new"])
+    sweep_places([place], leads=True, beside=True)  # type: ignore[list-item]
+    assert store.list("ahead") == []  # what is small, at once
+
+
+def test_room_that_is_on_its_way_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = holdfast.store.PosixStore(str(tmp_path / "place"), create=True)
+    made = Ahead(_Place(store), 0)  # type: ignore[arg-type]
+    create, tries = store.create_in_memory, []
+
+    def full(key: str, nbytes: int) -> object:
+        tries.append(key)
+        if len(tries) == 3:
+            store.delete("ahead/r0-old")
+        if len(tries) < 4:
+            raise holdfast.StorageError("no room")
+        return create(key, nbytes)
+
+    monkeypatch.setattr(store, "create_in_memory", full)
+    with store.create("ahead/r0-old", 5) as writer:
+        writer.finish()
+    assert made.take(5) is None and len(tries) == 3  # not when there is nothing left that would go
+    tries[:] = ["", "", ""]
+    file = made.take(5)
+    assert file is not None and made.possible
     file.abort()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
+from contextlib import suppress
 
 from ...capture import kernel
 from ...catalog.places import Place
@@ -20,6 +22,8 @@ from ...store.memoryfile import MemoryFile
 
 log = logging.getLogger("holdfast")
 
+_SETTLING = 5.0  # seconds from the start in which files of earlier attempts may still take room
+_PATIENCE = 1.0  # seconds that such room is waited for
 _STEP = 16 << 20  # bytes that are faulted in before somebody may ask for the file again
 
 
@@ -34,6 +38,7 @@ class Ahead:
         self._closed = False
         self.worker: Worker | None = None
         self.possible = place.kind == "memory"  # until it turns out that the place is no memory
+        self._settled = time.monotonic() + _SETTLING
 
     def take(self, nbytes: int) -> MemoryFile | None:
         """A file of at least `nbytes` bytes, the one made ahead if it will do; None where there is no room, or no memory
@@ -86,13 +91,23 @@ class Ahead:
         key = f"{AHEAD_FOLDER}/r{self._rank:06d}-{os.urandom(4).hex()}"
         if self._closed or not self.possible:
             return None
-        try:
-            file = self._place.store.create_in_memory(key, nbytes)
-            self.possible = file is not None
-            return file
-        except HoldfastError as error:  # the version says what there is to say when it finds no room
-            log.debug("no file ahead for the next version: %s", error.message)
-            return None
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                file = self._place.store.create_in_memory(key, nbytes)
+                self.possible = file is not None
+                return file
+            except HoldfastError as error:  # the version says what there is to say when it finds no room
+                if time.monotonic() > min(until, self._settled) or not self._others():
+                    log.debug("no file ahead for the next version: %s", error.message)
+                    return None
+            time.sleep(0.02)
+
+    def _others(self) -> bool:
+        """Whether there are files that may be an earlier attempt's, which are being removed."""
+        with suppress(HoldfastError):
+            return bool(self._place.store.list(AHEAD_FOLDER))
+        return False
 
     def _fault_in(self, file: MemoryFile) -> None:
         memory = file.view

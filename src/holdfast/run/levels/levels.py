@@ -16,8 +16,9 @@ from ...levels import Level
 from ...store import Store
 from .ladder import Ladder, Root
 from .ladder import climb as climb_ladder
-from .nodes import fence_places, memory_root, sweep_places
+from .nodes import fence_places, memory_root
 from .recover import Recovery
+from .sweeping import sweep_places
 from .view import View, as_store
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Levels:
 
     def sweep(self) -> None:
         """Remove what earlier attempts left at this node's places of versions to come (by one rank of a node; fenced)."""
-        sweep_places(self.ladder.places.values(), self.ladder.leads)
+        sweep_places(self.ladder.places.values(), self.ladder.leads, beside=True)
 
     def begin(self, writer: Writer) -> None:
         """Have the versions of `writer` go to the levels (collective)."""

@@ -9,9 +9,7 @@ from typing import NamedTuple
 from ...catalog import current
 from ...catalog.places import Place
 from ...errors import ConfigError
-from ...format.keys import AHEAD_FOLDER
 from ...group import Group, together
-from ..tidying import told
 
 DOMAIN = "HOLDFAST_FAILURE_DOMAIN"
 MEMORY = "HOLDFAST_NODE_MEMORY"  # a node's directory in memory, where it is not /dev/shm
@@ -73,10 +71,3 @@ def fence_places(group: Group, places: Iterable[Place], leads: bool, attempt: in
     except Exception as failed:
         error = failed
     together(group, "taking the places of nodes", error=error)
-
-
-def sweep_places(places: Iterable[Place], leads: bool) -> None:
-    """Remove what earlier attempts left at this node's places of versions to come (local, fenced)."""
-    for place in places if leads else ():
-        with told("files that were made ahead of their versions were not deleted"):
-            place.store.delete_tree(AHEAD_FOLDER)

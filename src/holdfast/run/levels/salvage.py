@@ -22,9 +22,10 @@ from ...group.serial import SerialGroup
 from ...store import KeyMissingError, Store
 from ...units import bytes_text
 from ..fencing import Heartbeat, fence
-from .nodes import fence_places, sweep_places
+from .nodes import fence_places
 from .outlook import Outlook, identify, newer, open_all
 from .storing import Storing
+from .sweeping import sweep_places
 from .view import as_store
 
 if TYPE_CHECKING:
