@@ -201,3 +201,26 @@ def test_spares_where_mpirun_ends_all_with_one(fake, version):
     fake(fake.own, version)
     with pytest.raises(UsageError, match="Nothing was started"):
         command(["sh"], ranks=2, spares=1, grace=1, environment=fake.env)
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "more", "expected"),
+    [
+        (OPENMPI, {}, {}, "^ofi"),
+        (OPENMPI, {}, {"OMPI_MCA_btl": "self,sm"}, "self,sm"),
+        (OPENMPI, {"mpi_args": ["--mca", "btl", "tcp,self"]}, {}, None),
+        (OPENMPI, {"mpi_args": ["--host", "a,b"]}, {}, None),
+        (OPENMPI, {"hostfile": "hosts"}, {}, None),
+        (OPENMPI, {}, {"SLURM_JOB_ID": "1"}, None),
+        ("mpirun (Open MPI) 4.1.6", {}, {}, None),
+        (HYDRA, {}, {}, None),
+    ],
+)
+def test_ranks_of_one_host_do_not_wait_for_a_network(fake, tmp_path, version, options, more, expected):
+    fake(fake.own, version)
+    environment = fake.env | {"HOME": str(tmp_path)} | more
+    assert command(["sh"], ranks=2, grace=1, environment=environment, **options).environment.get("OMPI_MCA_btl") == expected
+    (tmp_path / ".openmpi").mkdir()
+    (tmp_path / ".openmpi" / "mca-params.conf").write_text("# mine\nbtl = sm,self\n")
+    found = command(["sh"], ranks=2, grace=1, environment=environment, **options).environment.get("OMPI_MCA_btl")
+    assert found == more.get("OMPI_MCA_btl")

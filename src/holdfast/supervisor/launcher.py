@@ -30,6 +30,12 @@ _OF_THE_NODE = ("HOLDFAST_FAILURE_DOMAIN", "HOLDFAST_NODE_MEMORY", "HOLDFAST_NOD
 _KEEPALIVE = {"time": "60", "intvl": "10", "probes": "6"}
 
 
+# Open MPI's transport over libfabric sleeps for a second where a process finds no network for it, in MPI's start: a third of
+# what a new start takes. Ranks of one host never use it.
+_TRANSPORTS = "OMPI_MCA_btl"
+_NO_LIBFABRIC = "^ofi"
+
+
 @dataclass(frozen=True)
 class Mpi:
     """A launcher for MPI programs: path, `kind` ("openmpi" or "mpich"), major version, name for people."""
@@ -95,6 +101,8 @@ def command(
     head = [mpi.path, "-n", str(ranks + spares), *(("--with-ft", "ulfm") if spares else ()), *flags, *mpi_args]
     if mpi.kind == "openmpi" and os.geteuid() == 0:
         env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+    if not hostfile and not elsewhere(mpi_args, env) and _needs_no_network(mpi, mpi_args, env):
+        env[_TRANSPORTS] = _NO_LIBFABRIC
     if mpi.kind == "openmpi" and hostfile:
         for name, value in _KEEPALIVE.items():
             env.setdefault(f"{'PRTE' if mpi.major >= 5 else 'OMPI'}_MCA_oob_tcp_keepalive_{name}", value)
@@ -127,6 +135,25 @@ def elsewhere(mpi_args: Sequence[str], environment: Mapping[str, str]) -> bool:
 def names_nodes(mpi_args: Sequence[str]) -> bool:
     """Whether arguments for mpirun say on which nodes it is to start."""
     return any(word.split("=")[0] in _NODES for word in mpi_args)
+
+
+def _needs_no_network(mpi: Mpi, mpi_args: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether one of Open MPI's transports can be left out for ranks of one host: not if the user, or who has installed it, has
+    chosen them."""
+    if mpi.kind != "openmpi" or mpi.major < 5 or _TRANSPORTS in environment or "btl" in mpi_args:
+        return False
+    prefix = os.path.dirname(os.path.dirname(mpi.path))
+    name = "openmpi-mca-params.conf"
+    files = [os.path.join(environment.get("HOME", "/"), ".openmpi", "mca-params.conf"), f"/etc/openmpi/{name}"]
+    files += [os.path.join(prefix, "etc", name), os.path.join(prefix, "etc", "openmpi", name)]
+    for path in files:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as f:
+                if any(line.split("=")[0].strip() == "btl" for line in f):
+                    return False
+        except OSError:
+            continue
+    return True
 
 
 def find_mpi(path: str) -> Mpi:
