@@ -32,7 +32,10 @@ import holdfast  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from campaign import flights, goodput, heat_kills, levels, serial_kills, survive, survive_page, syscall_points  # noqa: E402
+from campaign import flights, goodput, heat_kills, levels, serial_kills, survive, syscall_points  # noqa: E402
+from campaign.survive_nodes import campaign as on_nodes  # noqa: E402
+from campaign.survive_page import page  # noqa: E402
+from campaign.survive_record import append, counted, read, summary  # noqa: E402
 
 Tell = Callable[[str], None]
 Part = Callable[[Path, argparse.Namespace, Tell], dict[str, Any]]
@@ -97,8 +100,24 @@ def part_f(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
 
 
 def part_g(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
-    jobs = args.runs if args.runs is not None else 5 if args.quick else 500
-    return survive.campaign(base, jobs, args.seed, tell, seconds=60 * args.minutes)
+    """Adds to what earlier runs have kept, until there are as many faults as are wanted; jobs on nodes first."""
+    kept = args.outcomes or args.dir / "survive.jsonl"
+    wanted = args.runs if args.runs is not None else 60 if args.quick else 2100
+    least = 4 if args.quick else 32
+    source, commit, began = _source(), _commit(), time.monotonic()
+    counts = counted(read(kept))
+    tell(f"{counts.total()} faults in {kept} so far")
+
+    def keep(outcome: survive.Outcome) -> None:
+        append(kept, outcome, source, args.seed, commit)
+
+    problems = []
+    if args.where in ("nodes", "both"):
+        problems += on_nodes(base, least, args.seed, tell, keep, counts, 60 * args.minutes)
+    if args.where in ("here", "both"):
+        left = 60 * args.minutes - (time.monotonic() - began)
+        problems += survive.campaign(base, wanted, args.seed, tell, keep, counts, seconds=left)
+    return {**summary(read(kept)), "problems": problems}
 
 
 def part_h(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
@@ -121,11 +140,13 @@ PARTS: dict[str, tuple[str, Part]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(description="Many runs with many faults; see docs/campaign.md.")
     parser.add_argument("--parts", default="A,B,C,D,E,F,G,H", help="which (A,B,C,D,E,F,G,H)")
-    parser.add_argument("--runs", type=int, help="runs of part A (50), jobs of part G (500)")
+    parser.add_argument("--runs", type=int, help="runs of part A (50), faults of part G (2100)")
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--quick", action="store_true", help="a sample of each part")
     parser.add_argument("--dir", type=Path, default=ROOT / ".campaign", help="where it works (.campaign)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="until part G begins no more; of a job of part H")
+    parser.add_argument("--where", choices=("here", "nodes", "both"), default="both", help="which jobs of part G (both)")
+    parser.add_argument("--outcomes", type=Path, help="to which part G adds what it finds (.campaign/survive.jsonl)")
     parser.add_argument("--page", type=Path, help="where part G's table goes (docs/reliability.md; no file: not written)")
     args = parser.parse_args()
     parts = [part.strip().upper() for part in args.parts.split(",")]
@@ -147,8 +168,8 @@ def main() -> int:
     path.write_text(json.dumps({"seed": args.seed, "quick": args.quick, "source": source, "parts": results}, indent=1) + "\n")
     if args.page is not None and "kinds" in results.get("G", {}):
         where = f"a {os.cpu_count()}-core {platform.machine()} machine, {platform.system()} {platform.release().split('-')[0]}"
-        text = survive_page.page(results["G"], source, args.seed, time.strftime("%Y-%m-%d"), where)
-        args.page.write_text(text)
+        jobs = read(args.outcomes or args.dir / "survive.jsonl")
+        args.page.write_text(page(summary(jobs), f"{time.strftime('%Y-%m-%d')}, {where}"))
     _summary(results)
     print(f"everything in {path}")
     return 1 if any(result["problems"] for result in results.values()) else 0
@@ -160,6 +181,15 @@ def _source() -> str:
     for path in sorted(Path(holdfast.__file__).parent.rglob("*.py")):
         h.update(path.read_bytes())
     return h.hexdigest()
+
+
+def _commit() -> str:
+    """The name of what is tested in git; nothing if that can't be told."""
+    words = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    try:
+        return os.environ.get("CAMPAIGN_COMMIT") or subprocess.run(words, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
 
 
 def _carry_out(name: str, title: str, part: Part, args: argparse.Namespace) -> dict[str, Any]:

@@ -1,34 +1,30 @@
-"""What part G does to a job from outside: each kind of fault, and whether it took effect."""
+"""What part G does to a job's ranks from outside: each kind of fault, and whether it took effect."""
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from holdfast.run import maintenance
 
 from . import survive_kinds as kinds
 from .survive_job import RANKS, HeatJob
 from .survive_kinds import Fault
-from .survive_notes import ALL, NOBODY, Process, What, start_of, state_of
+from .survive_notes import ALL, Moment, Process, What, start_of, state_of
 
+LATE = 5.0  # seconds after which a moment is given up
 TAKES = 3.0  # seconds in which an effect must be seen
-SLOW = 150_000  # microseconds that a step takes longer while a job is without supervisor
-CALM = 30_000  # the same while it is looked at whether it goes on
-FAILS = 0.15  # seconds for which storage calls fail
+CALM = 30_000  # microseconds that a step sleeps while it is looked at whether the job goes on
 
 
 @dataclass
 class Struck:
     """A fault that was carried out. `first`, `at`: times of its first and its last blow; `attempt` and `execution` before it;
     `pids`: whom it hit, with start times; `took`: whether it was seen to take effect, and in time; `why`: if not; `damaged`:
-    versions that are not whole any more; `spares` that waited before it; `printed`: length of the job's output before it."""
+    versions in the run's store that are not whole any more; `spares` that waited before it; `printed`: length of the output
+    before it; `later`: what is left to be looked at, or done, when the job computes again; `wrong`: problems seen then."""
 
     kind: str
     attempt: int
@@ -41,26 +37,27 @@ class Struck:
     damaged: tuple[int, ...] = ()
     spares: int = 0
     printed: int = 0
-
-
-def strike(job: HeatJob, fault: Fault) -> Struck | None:
-    """Carry out a fault on a job that computes; None if there is nobody for it to hit. Returns once its effect is seen."""
-    chance = random.Random(fault.chance)
-    attempt = job.attempt
-    by_rank = job.holders(attempt)
-    struck = Struck(fault.kind, attempt, by_rank[0].execution)
-    struck.spares = sum(p.idle for p in _living(job, struck))
-    struck.printed = job.job.output.stat().st_size
-    if fault.kind in kinds.GO_ON:
-        job.orders.slow = CALM  # until it is seen that it goes on: not to its end before the faults behind this one
-    blow = _BLOWS[fault.kind]
-    return struck if blow(job, by_rank, chance, struck) else None
+    later: Callable[[], None] | None = None
+    wrong: list[str] = field(default_factory=list)
 
 
 Blow = Callable[[HeatJob, dict[int, Process], random.Random, Struck], bool]
 
 
-def _hit(struck: Struck, processes: Iterable[tuple[int, int]], number: int = signal.SIGKILL) -> None:
+def strike(job: HeatJob, fault: Fault, blow: Blow) -> Struck | None:
+    """Carry out a fault on a job that computes; None if there is nobody for it to hit. Returns once its effect is seen."""
+    chance = random.Random(fault.chance)
+    attempt = job.attempt
+    by_rank = job.holders(attempt)
+    struck = Struck(fault.kind, attempt, by_rank[0].execution)
+    struck.spares = job.idle(struck.execution)
+    struck.printed = job.job.output.stat().st_size
+    if fault.kind in kinds.GO_ON:
+        job.orders.slow = CALM  # until it is seen that it goes on: not to its end before the faults behind this one
+    return struck if blow(job, by_rank, chance, struck) else None
+
+
+def hit(struck: Struck, processes: Iterable[tuple[int, int]], number: int = signal.SIGKILL) -> None:
     """Send a signal to all of them, and see to it that it took effect. They are named by pid and start time."""
     victims = [
         (pid, start) for pid, start in processes if start and start_of(pid) == start and state_of(pid) not in "ZX"
@@ -92,7 +89,7 @@ def _living(job: HeatJob, struck: Struck) -> list[Process]:
 
 def _ranks(choose: Callable[[random.Random], Iterable[int]], number: int = signal.SIGKILL) -> Blow:
     def blow(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-        _hit(struck, _named(*(by_rank[rank] for rank in choose(chance))), number)
+        hit(struck, _named(*(by_rank[rank] for rank in choose(chance))), number)
         return True
 
     return blow
@@ -105,7 +102,7 @@ def _any_rank(chance: random.Random) -> Iterable[int]:
 def _spare(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
     idle = [p for p in _living(job, struck) if p.idle]
     if idle:
-        _hit(struck, _named(chance.choice(idle)))
+        hit(struck, _named(chance.choice(idle)))
     return bool(idle)
 
 
@@ -113,11 +110,11 @@ def _second(moment: Callable[[HeatJob, Struck, random.Random], bool]) -> Blow:
     """A rank, then, as soon as `moment` returns, another process of the same start; it says whether the moment is right."""
 
     def blow(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-        _hit(struck, _named(by_rank[chance.randrange(RANKS)]))
+        hit(struck, _named(by_rank[chance.randrange(RANKS)]))
         first = struck.took
         right = moment(job, struck, chance)
         if living := _living(job, struck):
-            _hit(struck, _named(chance.choice(living)))
+            hit(struck, _named(chance.choice(living)))
         else:
             struck.took, struck.why = False, "all had left before the second blow"
         if not right:
@@ -168,84 +165,44 @@ def _collective(status: int) -> Blow:
     return blow
 
 
-def _checkpoint(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-    until = time.monotonic() + 10
-    while not job.in_flight() and time.monotonic() < until:
-        time.sleep(0.0005)
-    _hit(struck, _named(by_rank[chance.randrange(RANKS)]))
-    if not job.in_flight():
-        struck.took, struck.why = False, "the version was committed before the blow"
-    return True
+def _moment(moment: Moment, choose: Callable[[random.Random], tuple[int, int]]) -> Blow:
+    """A rank that kills itself in the midst of something; `choose`: which rank, and which of such calls."""
 
-
-def _mpirun(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-    _hit(struck, [(pid, start_of(pid)) for pid in job.job.launchers()])
-    return True
-
-
-def _supervisor(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-    process = job.job.process
-    assert process is not None
-    job.orders.slow = SLOW  # what it has left runs on: not to its end before the new supervisor is there
-    _hit(struck, [(process.pid, start_of(process.pid))])
-    process.wait(10)
-    job.start()
-    return True
-
-
-def _everything(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-    _kill_all(job, struck)
-    job.start()
-    return True
-
-
-def _kill_all(job: HeatJob, struck: Struck) -> None:
-    _hit(struck, [(pid, start_of(pid)) for pid in job.job.processes()])
-    job.job.kill_everything()
-    job.wipe_memory()
-
-
-def _flip(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-    _kill_all(job, struck)
-    committed = sorted(path.parent for path in (job.base / "run" / "versions").glob("*/commit"))
-    if committed and struck.took:
-        _flip_bit(chance.choice([p for p in (committed[-1] / "data").iterdir() if p.stat().st_size]), chance)
-        found = maintenance.verify(job.base / "run")
-        struck.damaged = tuple({damage.version for damage in found if damage.version is not None})
-    if not struck.damaged:
-        struck.took, struck.why = False, "no version was damaged by it"
-    job.start()
-    return True
-
-
-def _flip_bit(path: Path, chance: random.Random) -> None:
-    """One bit of the file, anywhere in it; what lies between blocks may be nobody's, which shows by `verify`."""
-    with path.open("r+b") as f:
-        at = chance.randrange(path.stat().st_size)
-        f.seek(at)
-        byte = f.read(1)[0]
-        f.seek(at)
-        f.write(bytes([byte ^ 1 << chance.randrange(8)]))
-
-
-def _storage(number: int, everywhere: bool) -> Blow:
     def blow(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-        job.orders.errno = number
-        struck.first = struck.at = time.monotonic()
-        job.orders.failing = ALL if everywhere else chance.randrange(RANKS)
-        failed = lambda: any(n.what is What.FAILED and n.at > struck.at for p in job.look() for n in p.notes[-30:])  # noqa: E731
-        try:
-            job.wait("a call that fails", failed, 20)
-            time.sleep(FAILS)
-            struck.took = True
-        finally:
-            job.orders.failing = NOBODY
+        job.orders.moment_rank, job.orders.moment_skip = choose(chance)
+        job.orders.moment = moment
+        ended: list[Process] = []
+
+        def dead() -> bool:
+            ended[:] = [p for p in job.look() if p.last is not None and p.last.what is What.KILLED and not p.alive]
+            ended[:] = [p for p in ended if p.notes[-1].at > began]
+            return bool(ended) or time.monotonic() > began + LATE
+
+        began = time.monotonic()
+        job.wait("a rank that kills itself", dead)
+        job.orders.moment = Moment.NONE
+        if not ended:
+            struck.first = struck.at = time.monotonic()
+            struck.why = "the moment did not come"
+            return False
+        struck.first = struck.at = ended[0].notes[-1].at
+        struck.pids, struck.took = _named(*ended), True
         return True
 
     return blow
 
 
-_BLOWS: dict[str, Blow] = {
+def _checkpoint(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
+    until = time.monotonic() + 10
+    while not job.in_flight() and time.monotonic() < until:
+        time.sleep(0.0005)
+    hit(struck, _named(by_rank[chance.randrange(RANKS)]))
+    if not job.in_flight():
+        struck.took, struck.why = False, "the version was committed before the blow"
+    return True
+
+
+RANK_BLOWS: dict[str, Blow] = {
     kinds.RANK: _ranks(lambda chance: [chance.randrange(1, RANKS)]),
     kinds.ZERO: _ranks(lambda chance: [0]),
     kinds.TWO: _ranks(lambda chance: chance.sample(range(RANKS), 2)),
@@ -256,13 +213,9 @@ _BLOWS: dict[str, Blow] = {
     kinds.COLLECTIVE_3: _collective(3),
     kinds.STOP: _ranks(_any_rank, signal.SIGSTOP),
     kinds.CHECKPOINT: _checkpoint,
+    kinds.CAPTURE: _moment(Moment.CAPTURE, lambda chance: (chance.randrange(RANKS), 0)),
+    kinds.ENCODE: _moment(Moment.ENCODE, lambda chance: (chance.randrange(RANKS), 0)),
+    kinds.COMMIT: _moment(Moment.COMMIT, lambda chance: (ALL, chance.randrange(2))),
     kinds.RESTORE: _second(_noted(What.OPENED, What.STEP, 0.01)),
     kinds.REPAIR: _second(_noted(What.REPAIRING, What.REPAIRED, 0.03)),
-    kinds.MPIRUN: _mpirun,
-    kinds.SUPERVISOR: _supervisor,
-    kinds.EVERYTHING: _everything,
-    kinds.EIO: _storage(errno.EIO, everywhere=False),
-    kinds.FULL: _storage(errno.ENOSPC, everywhere=True),
-    kinds.FLIP: _flip,
 }
-assert set(_BLOWS) >= set(kinds.KINDS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import time
 import uuid
@@ -12,13 +14,16 @@ from pathlib import Path
 
 from .jobs import Job
 from .ledger import Ledger
-from .survive_notes import ORDERS, Orders, Process, What
+from .survive_kinds import Setting
+from .survive_notes import ORDERS, Note, Orders, Process, What
 
-RANKS, SPARES = 4, 2
-SIZE, EVERY, PAUSE = 64, 5, 0.008
+RANKS, SPARES = 4, 12
+SIZE, EVERY = 64, 5
+PAUSE = 6000  # microseconds that a step sleeps
 HANG = 30.0  # seconds without a note of any process
 LONGEST = 150.0  # seconds for any one wait, whatever is noted meanwhile
-TICK = 0.002
+TICK = 0.004
+SMALL = 64 << 20  # bytes of a small file system
 
 
 class Trouble(Exception):
@@ -26,30 +31,64 @@ class Trouble(Exception):
 
 
 class HeatJob:
-    """One run of the program in the new directory `base`; `memory`: versions go to the node's memory first."""
+    """One run of the program in the new directory `base`, with `spares` processes beside its ranks. `cache`: where compiled
+    modules are kept, which a start would otherwise make anew in each process."""
 
-    def __init__(self, base: Path, steps: int, memory: bool) -> None:
+    def __init__(
+        self, base: Path, steps: int, setting: Setting, spares: int = SPARES, cache: Path | None = None
+    ) -> None:
         shutil.rmtree(base, ignore_errors=True)
         (base / "notes").mkdir(parents=True)
-        self.base, self.steps = base, steps
+        self.base, self.steps, self.setting, self.cache = base, steps, setting, cache
+        self.spares = spares
+        self.name = setting.value
         self.orders = Orders(base / "notes", make=True)
+        self.orders.slow = PAUSE
         self.ledger = Ledger(base / "ledger")
         self.job = Job(base, base / "output.txt")
-        self.place = Path("/dev/shm") / f"holdfast-survive-{uuid.uuid4().hex[:12]}" if memory else None
+        self.disk = base / "disk"
+        self.disk.mkdir()
+        if setting is Setting.SMALL:
+            words = ["mount", "-t", "tmpfs", "-o", f"size={SMALL}", "holdfast-survive", str(self.disk)]
+            subprocess.run(words, check=True, timeout=20)
+        self.run = self.disk / "run"
+        self.place = self._place()
         self.starts: list[float] = []
         self.known: dict[str, Process] = {}
-        given = {"size": SIZE, "steps": steps, "every": EVERY, "pause": PAUSE, "run": "run", "out": "out.npy"}
-        words = [f"--{name}={value}" for name, value in {**given, "log": "log.csv", "ledger": "ledger"}.items()]
-        start = [sys.executable, "-m", "holdfast.cli", "run", "-n", str(RANKS), "--spares", str(SPARES), "--grace", "5"]
-        self.command = [*start, "--", sys.executable, str(Path(__file__).with_name("survive_program.py")), *words]
+        given = {"size": SIZE, "steps": steps, "every": EVERY, "pause": 0, "run": "disk/run", "out": "out.npy"}
+        self.words = [f"--{name}={value}" for name, value in {**given, "log": "log.csv", "ledger": "ledger"}.items()]
+        self.program = [sys.executable, str(Path(__file__).with_name("survive_program.py")), *self.words]
+        start = [sys.executable, "-m", "holdfast.cli", "run", "-n", str(RANKS), "--spares", str(spares), "--grace", "5"]
+        self.command = [*start, "--", *self.program]
+
+    def _place(self) -> Path | None:
+        """Where nodes keep versions, if they do."""
+        if self.setting in (Setting.STORE, Setting.SMALL):
+            return None
+        if self.setting is Setting.LOCAL:
+            return self.base / "local"
+        return Path("/dev/shm") / f"holdfast-survive-{uuid.uuid4().hex[:12]}"
+
+    def options(self) -> dict[str, str]:
+        """The environment of the job, beside the driver's own."""
+        options = {"SURVIVE_NOTES": str(self.base / "notes"), "HOLDFAST_ON_ERROR": "warn", "HOLDFAST_LEVELS": "global"}
+        if self.cache is not None:
+            options |= {"PYTHONPYCACHEPREFIX": str(self.cache), "PYTHONDONTWRITEBYTECODE": ""}
+        if self.place is not None:
+            levels = self.setting.value
+            if self.setting.seats:
+                options["SURVIVE_SEATS"] = str(self.place)
+            else:
+                first, _, rest = levels.partition(",")
+                levels = f"{first}:root={self.place},{rest}"
+            options["HOLDFAST_LEVELS"] = levels
+        return options
 
     def start(self) -> None:
-        options = {"SURVIVE_NOTES": str(self.base / "notes"), "HOLDFAST_ON_ERROR": "warn"}
         if self.place is not None:
             self.place.mkdir(exist_ok=True)
-            options["HOLDFAST_LEVELS"] = f"memory:root={self.place},global"
         self.starts.append(time.monotonic())
-        self.job.start(self.command, **options)
+        self.job.start(self.command, **self.options())
 
     def end(self) -> None:
         """No process and no memory is left."""
@@ -57,6 +96,9 @@ class HeatJob:
         self.wipe_memory()
         for process in self.known.values():
             process.close()
+        if os.path.ismount(self.disk):
+            with contextlib.suppress(subprocess.SubprocessError):
+                subprocess.run(["umount", "-l", str(self.disk)], check=True, timeout=20)
 
     def wipe_memory(self) -> None:
         if self.place is not None:
@@ -76,31 +118,51 @@ class HeatJob:
     @property
     def attempt(self) -> int:
         """The newest in which the program's function was called; 0: none."""
-        return max((n.attempt for p in self.look() for n in p.notes), default=0)
+        return max((max(p.of, default=0) for p in self.look()), default=0)
 
     def holders(self, attempt: int) -> dict[int, Process]:
         """Which process was which rank in an attempt."""
-        return {n.rank: p for p in self.known.values() for n in p.notes if n.attempt == attempt}
+        return {p.of[attempt][-1].rank: p for p in self.known.values() if attempt in p.of}
 
     def again(self, attempt: int, since: float) -> float | None:
         """When all ranks had done a step in `attempt` after `since`; None if they have not."""
-        firsts = [
-            min((n.at for n in p.notes if n.what is What.STEP and n.attempt == attempt and n.at > since), default=None)
-            for p in self.holders(attempt).values()
-        ]
-        done = [at for at in firsts if at is not None]
-        return max(done) if len(done) == RANKS else None
+        found = []
+        for process in self.holders(attempt).values():
+            steps = [n.at for n in process.of[attempt] if n.what is What.STEP and n.at > since]
+            if not steps:
+                return None
+            found.append(steps[0])
+        return max(found) if len(found) == RANKS else None
 
     def reached(self, attempt: int | None = None, before: float = float("inf")) -> int:
         """Steps that some rank had done, in this attempt or any."""
-        notes = (n for p in self.known.values() for n in p.notes if n.what is What.STEP and n.at <= before)
-        return max((n.step for n in notes if attempt in (None, n.attempt)), default=0)
+        if attempt is None and before == float("inf"):
+            return max((p.furthest for p in self.known.values()), default=0)
+        some: list[Note] = []
+        for process in self.known.values():
+            some += process.notes if attempt is None else process.of.get(attempt, [])
+        return max((n.step for n in some if n.what is What.STEP and n.at <= before), default=0)
+
+    def idle(self, execution: str) -> int:
+        """Spares that wait in a start of the program."""
+        return sum(p.execution == execution and p.idle and p.alive for p in self.look())
 
     def in_flight(self) -> bool:
         """Whether a version has been begun and is not committed, as its files tell."""
-        folders = [self.base / "run" / "versions"]
-        folders += self.place.glob("*/*/versions") if self.place is not None else []
-        return any(_newest_open(folder) for folder in folders)
+        newest, committed = "", ""
+        for folder in [self.run / "versions", *self.versions_at_places()]:
+            with contextlib.suppress(FileNotFoundError):
+                for name in os.listdir(folder):
+                    newest = max(newest, name)
+                    if name > committed and (folder / name / "commit").exists():
+                        committed = name
+        return newest > committed
+
+    def versions_at_places(self) -> list[Path]:
+        """The nodes' folders of versions."""
+        if self.place is None:
+            return []
+        return list(self.place.glob("seat*/*/*/versions" if self.setting.seats else "*/*/versions"))
 
     # -- waiting ----------------------------------------------------------------------------
 
@@ -124,11 +186,3 @@ class HeatJob:
     def tail(self, characters: int = 12000) -> str:
         text = self.job.output.read_text(errors="replace") if self.job.output.exists() else ""
         return f"the end of its output:\n{text[-characters:]}"
-
-
-def _newest_open(folder: Path) -> bool:
-    try:
-        newest = max(os.listdir(folder), default=None)
-    except FileNotFoundError:
-        return False
-    return newest is not None and not (folder / newest / "commit").exists()

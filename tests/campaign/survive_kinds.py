@@ -1,33 +1,73 @@
-"""The kinds of faults of part G, and a seeded plan that has each of them equally often."""
+"""The kinds of faults of part G, the settings in which each can be done, and seeded plans and choices of them."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-EXITS = False  # whether Open MPI tells of a process that exits by itself with another status than 0: none has noticed it yet
-HANGS = True  # whether stopped ranks are found and ended: by `health`, after two seconds
+from enum import Enum
 
 RANK, ZERO, TWO, SPARE, SECOND = "a rank", "rank 0", "two ranks at once", "a spare", "a second death, 1 to 200 ms later"
 SEGV, STOP = "SIGSEGV", "a rank hangs (SIGSTOP)"
 COLLECTIVE, COLLECTIVE_3 = "exit in a collective, status 0", "exit in a collective, status 3"
 CHECKPOINT = "death during a checkpoint"
+CAPTURE, ENCODE, COMMIT = "death during capture", "death while parity is computed", "death at the commit"
 RESTORE, REPAIR = "a second death, while restoring", "a second death, in the repair"
-MPIRUN, SUPERVISOR, EVERYTHING = "mpirun", "the supervisor", "everything, with the node's memory"
-EIO, FULL, FLIP = "EIO on a rank", "disk full on all ranks", "everything, and a bit flips in the newest version"
+MPIRUN, SUPERVISOR, EVERYTHING = "mpirun", "the supervisor", "everything, with the nodes' memory"
+EIO, FULL, FULL_DISK = "EIO on a rank", "ENOSPC on all ranks", "a full file system"
+FLIP, FLIP_MEMORY = "everything, a bit flips in the run's store", "everything, a bit flips in memory"
+FLIP_LOCAL, FLIP_SET = "everything, a bit flips at the local level", "everything, a bit flips, with redundancy"
+NODE, LINK = "a node", "a node's link is cut"
 
-KINDS = (
-    RANK, ZERO, TWO, SPARE, SECOND, SEGV, COLLECTIVE, *((COLLECTIVE_3,) if EXITS else ()), *((STOP,) if HANGS else ()),
-    CHECKPOINT, RESTORE, REPAIR,
-    MPIRUN, SUPERVISOR, EVERYTHING, EIO, FULL, FLIP,
-)  # fmt: skip
-
-GO_ON = (SPARE, EIO, FULL)  # the program may go on as if nothing had been
+ON_NODES = (NODE, LINK)  # in jobs on stand-in nodes (`survive_nodes.py`)
+GO_ON = (SPARE, EIO, FULL, FULL_DISK)  # the program may go on as if nothing had been
 # In place, given enough spares.
-REPAIRABLE = (RANK, ZERO, TWO, SECOND, SEGV, COLLECTIVE, COLLECTIVE_3, STOP, CHECKPOINT, RESTORE, REPAIR)
-PER_JOB = 4  # faults of one job
-SOONEST, LATEST = 6, 24  # steps of progress before a fault: at least one version is written in between
+REPAIRABLE = (
+    RANK, ZERO, TWO, SECOND, SEGV, COLLECTIVE, COLLECTIVE_3, STOP, CHECKPOINT, CAPTURE, ENCODE, COMMIT, RESTORE, REPAIR,
+)  # fmt: skip
+ANEW = (MPIRUN, SUPERVISOR, EVERYTHING, FLIP, FLIP_MEMORY, FLIP_LOCAL, FLIP_SET)  # the program is started again
+KINDS = (*REPAIRABLE, *GO_ON, *ANEW, *ON_NODES)
+# Kinds that take long, or end in a new start more often than not; and how many of them will do.
+COSTLY, ENOUGH = (COLLECTIVE_3, STOP, SECOND, RESTORE, REPAIR, *ANEW), 33
+SOONEST, LATEST = 6, 11  # steps of progress before a fault: at least one version is written in between
+
+
+class Setting(Enum):
+    """Where a job's versions go. SEATS is replaced by levels of redundancy in turn: each process is a node of its own there."""
+
+    STORE = "global"
+    MEMORY = "memory,global"
+    LOCAL = "local,global"
+    XOR = "memory,xor,global"
+    PARTNER = "memory,partner,global"
+    SMALL = "global, a small file system"  # a tmpfs of its own, which can be filled up
+
+    @property
+    def seats(self) -> bool:
+        """Whether each process is a node of its own. Then nobody beside it sees that it stands still, or left by itself."""
+        return self in (Setting.XOR, Setting.PARTNER)
+
+
+# Kinds that are not for all settings.
+_ONLY: dict[str, tuple[Setting, ...]] = {
+    ENCODE: (Setting.XOR,),
+    FULL_DISK: (Setting.SMALL,),
+    FLIP: (Setting.STORE, Setting.SMALL),
+    FLIP_MEMORY: (Setting.MEMORY,),
+    FLIP_LOCAL: (Setting.LOCAL,),
+    FLIP_SET: (Setting.XOR, Setting.PARTNER),
+}
+
+
+def possible(kind: str, setting: Setting) -> bool:
+    if kind in ON_NODES or (setting.seats and kind in (STOP, COLLECTIVE_3)):
+        return False
+    return kind not in _ONLY or setting in _ONLY[kind]
+
+
+def spares_for(kind: str) -> int:
+    """Spares that have to wait for the fault to be repaired in place."""
+    return 2 if kind in (TWO, SECOND, RESTORE, REPAIR) else 1 if kind in REPAIRABLE else 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +80,32 @@ class Fault:
     chance: int
 
 
-def plan(jobs: int, seed: int, kinds: Sequence[str] = KINDS, per_job: int = PER_JOB) -> list[list[Fault]]:
+def fault(kind: str, chance: random.Random) -> Fault:
+    return Fault(kind, chance.randint(SOONEST, LATEST), chance.uniform(0, 0.02), chance.getrandbits(32))
+
+
+def choose(
+    chance: random.Random,
+    setting: Setting,
+    counts: Mapping[str, int],
+    spares: int,
+    costly: bool,
+    kinds: Sequence[str] = KINDS,
+) -> str | None:
+    """The rarest kind so far, of those that are possible and for which there are `spares` enough. None if there is none.
+
+    `costly`: of those that take long, while there have not been enough of them; else of the others, and, where the spares are
+    used up, of those that start the program anew."""
+    can = [kind for kind in kinds if possible(kind, setting)]
+    anew = [kind for kind in can if kind in ANEW]
+    here = [kind for kind in can if kind not in ANEW and spares_for(kind) <= spares and (kind != SPARE or spares)]
+    cheap = [kind for kind in here if kind not in COSTLY]
+    slow = [kind for kind in (*here, *anew) if kind in COSTLY and counts.get(kind, 0) < ENOUGH]
+    some = slow if costly and slow else cheap if spares >= 2 else anew or cheap
+    return min(some, key=lambda kind: (counts.get(kind, 0), chance.random()), default=None)
+
+
+def plan(jobs: int, seed: int, kinds: Sequence[str], per_job: int) -> list[list[Fault]]:
     """The faults of each job. Kinds are dealt from a shuffled deck that holds each once, anew when it is empty."""
     chance = random.Random(seed)
     deck: list[str] = []
@@ -50,8 +115,7 @@ def plan(jobs: int, seed: int, kinds: Sequence[str] = KINDS, per_job: int = PER_
         for _ in range(per_job):
             if not deck:
                 deck = chance.sample(kinds, len(kinds))
-            when = chance.randint(SOONEST, LATEST), chance.uniform(0, 0.02)
-            faults.append(Fault(deck.pop(), *when, chance.getrandbits(32)))
+            faults.append(fault(deck.pop(), chance))
         # While there are spares: later there may be none, and the kind would never be hit.
         planned.append(sorted(faults, key=lambda fault: fault.kind != SPARE))
     return planned

@@ -19,7 +19,7 @@ REASONS = {
     "prte_": "the launcher failed",
     "An MPI communication peer process has unexpectedly disconnected": "a rank was disconnected",
 }  # fmt: skip
-SETTLED = 0.4  # seconds for which a job that goes on must have gone on
+SETTLED = 0.3  # seconds for which a job that goes on must have gone on
 
 
 @dataclass

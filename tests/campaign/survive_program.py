@@ -1,12 +1,15 @@
 """`examples/heat.py` for part G: the example's own code, whose steps are noted and whose state goes to the ledger.
 
 Beside the field each rank has an array of a MiB of which a step changes one page (`heat_truth.mark`). What the driver
-orders is done here: to leave in the middle of a collective, to fail storage calls.
+orders is done here: to leave in the middle of a collective, to fail storage calls; where a rank kills itself stands in
+`survive_moments.py`.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import importlib
+import logging
 import os
 import sys
 import threading
@@ -15,17 +18,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if seats := os.environ.get("SURVIVE_SEATS"):  # each process of a start is a node of its own, the same in each start
+    own = Path(seats) / f"seat{os.environ['OMPI_COMM_WORLD_RANK']}"
+    own.mkdir(exist_ok=True)
+    os.environ["HOLDFAST_NODE_MEMORY"], os.environ["HOLDFAST_FAILURE_DOMAIN"] = str(own), own.name
+
+import numpy as np
 
 import holdfast
 from campaign.heat_ledger import arguments
-from campaign.heat_truth import digest, heat, mark, marks
+from campaign.heat_truth import digest, mark, marks
 from campaign.ledger import Durable, Ledger
-from campaign.survive_notes import ALL, NOBODY, Notebook, Orders, What
-from holdfast.group.repair import Crew
-from holdfast.store import syscalls
+from campaign.survive_moments import fail_storage, kill_at_moments, note_damage, note_repairs
+from campaign.survive_notes import NOBODY, Notebook, Orders, What
+
+heat: Any = importlib.import_module("heat")  # the example; heat_truth has said where it is
 
 DIRECTORY = Path(os.environ["SURVIVE_NOTES"])
 BOOK, ORDERS = Notebook(DIRECTORY), Orders(DIRECTORY)
@@ -83,54 +92,33 @@ def _leave(rank: int, seconds: float) -> None:
     os._exit(ORDERS.trap_status)
 
 
-def fail_storage(rank: int) -> None:
-    """From now on the store's calls that write fail in this process when the driver says so."""
+class Levels(logging.Handler):
+    """Tells the ledger which versions nodes hold (`placed`) and which have come to the run's own store behind (`reached`)."""
 
-    def failing(call: Any) -> Any:
-        def instead(*args: Any, **kwargs: Any) -> Any:
-            if ORDERS.failing in (rank, ALL) and _in_run(call.__name__, args):
-                BOOK.note(What.FAILED, rank)
-                raise OSError(ORDERS.errno, os.strerror(ORDERS.errno))
-            return call(*args, **kwargs)
+    def __init__(self, ledger: Ledger, known: list[dict[str, int]]) -> None:
+        super().__init__(logging.INFO)
+        self._ledger, self._known = ledger, known
 
-        instead.__name__ = call.__name__
-        return instead
-
-    for name in ("pwrite", "fallocate", "fsync", "link"):
-        setattr(syscalls, name, failing(getattr(syscalls, name)))
-
-
-def _in_run(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether a call is about a version's files: neither the lease nor who has the run."""
-    path = args[-1] if name == "link" else os.readlink(f"/proc/self/fd/{args[0]}")
-    return "/versions/" in str(path)
-
-
-def note_repairs() -> None:
-    """Wrap what processes do between two calls of the program's function."""
-    repair, stand_by = Crew.repair, Crew.stand_by
-
-    def noted_repair(crew: Crew, *args: Any) -> None:
-        BOOK.note(What.REPAIRING, -1 if crew.rank is None else crew.rank)
-        repair(crew, *args)
-        BOOK.note(What.REPAIRED, -1 if crew.rank is None else crew.rank)
-
-    def noted_stand_by(crew: Crew, *args: Any) -> bool:
-        BOOK.note(What.STANDING)
-        return stand_by(crew, *args)
-
-    setattr(Crew, "repair", noted_repair)  # noqa: B010
-    setattr(Crew, "stand_by", noted_stand_by)  # noqa: B010
+    def emit(self, record: logging.LogRecord) -> None:
+        if not isinstance(record.args, tuple):
+            return
+        if record.msg.startswith("checkpoint %d at the level"):
+            self._ledger.append("placed", version=record.args[0], step=record.args[2], **self._known[0])
+        elif record.msg.startswith("version %d reached the level") and str(record.args[1]) == "global":
+            self._ledger.append("reached", version=record.args[0], **self._known[0])
 
 
 def main() -> None:
     args = arguments()
     BOOK.note(What.STARTED)
-    note_repairs()
+    running: list[dict[str, int]] = [{}]
+    note_repairs(BOOK)
+    note_damage(BOOK)
+    kill_at_moments(BOOK, ORDERS, lambda: running[0].get("rank", NOBODY))
     heat.exchange_halos = exchange_and_meet
     ledger = Ledger(Path(args.ledger))
-    running: list[dict[str, int]] = [{}]
     Durable(ledger, lambda: running[0]).attach()
+    logging.getLogger("holdfast").addHandler(Levels(ledger, running))
     patched: list[int] = []
 
     def simulate(run: holdfast.Run) -> None:
@@ -140,7 +128,7 @@ def main() -> None:
         BOOK.note(What.OPENED, rank, run.attempt)
         if not patched:
             patched.append(rank)
-            fail_storage(rank)
+            fail_storage(BOOK, ORDERS, rank)
         heat.simulate(Traced(run, ledger), args)
         BOOK.note(What.LEFT, rank, run.attempt)
 
