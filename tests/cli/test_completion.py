@@ -17,7 +17,8 @@ def invoke(*words):
 
 def test_help_names_the_commands_in_order_of_use():
     text = invoke("--help").stdout
-    places = [text.index(f"\n  {name} ") for name in ("run", "ls", "show", "verify", "rollback", "prune", "completion", "dev")]
+    names = ("run", "status", "ls", "show", "verify", "rollback", "prune", "completion", "dev")
+    places = [text.index(f"\n  {name} ") for name in names]
     assert places == sorted(places)
 
 

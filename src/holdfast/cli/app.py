@@ -15,6 +15,7 @@ from .doctor import doctor
 from .listing import ls, show
 from .run import run
 from .salvage import plan, salvage
+from .status import status
 from .upkeep import prune, rollback, verify
 
 
@@ -56,5 +57,5 @@ def holdfast() -> None:
     """
 
 
-for _command in (run, ls, show, verify, plan, salvage, rollback, prune, doctor, completion, dev):
+for _command in (run, status, ls, show, verify, plan, salvage, rollback, prune, doctor, completion, dev):
     holdfast.add_command(_command)

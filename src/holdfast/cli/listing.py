@@ -97,7 +97,7 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
         human.table(columns, rows, right=("attempt", "ranks"))
     for problem in catalog.problems:
         human.note(f"problem: {problem}")
-    if seen is not None:
+    if seen is not None and (seen.places or seen.others):
         human.note(seen.line())
 
 
