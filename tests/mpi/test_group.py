@@ -240,15 +240,15 @@ def test_a_large_message_that_nobody_takes(comm: MPI.Intracomm, impatient: MPIGr
     slow.close()
 
 
-def test_who_was_late_already_is_not_waited_for_with_all_patience(comm: MPI.Intracomm, impatient: MPIGroup) -> None:
+def test_who_was_late_already_is_not_waited_for_again_to_take_bytes(comm: MPI.Intracomm, impatient: MPIGroup) -> None:
     last, everyone, data = comm.size - 1, range(comm.size), payload(7, 3_000_000)
     if comm.rank == 0 and last > 0:
         with pytest.raises(DeadlineError, match=f"for rank {last} "):
             impatient.gather(b"", everyone, "a test")
         start = time.monotonic()
-        with pytest.raises(DeadlineError, match=f"waited {SOON:g} s for rank {last} "):
+        with pytest.raises(DeadlineError, match=f"does not wait for rank {last} again"):
             impatient.broadcast(data, everyone, "a test", patience=20)
-        assert time.monotonic() - start < 5 * SOON
+        assert time.monotonic() - start < 5 * SOON  # those that are there have it, which takes a moment
         comm.send("gave up", dest=last)
     else:
         if comm.rank == last > 0:

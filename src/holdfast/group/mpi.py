@@ -9,7 +9,6 @@ own communicator in another thread.
 from __future__ import annotations
 
 import math
-import time
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -109,19 +108,14 @@ class MPIGroup:
     def _run(self, peers: Mapping[int, Advancing], what: str, patience: int, *, receiving: bool) -> None:
         """Advance all until they are through, a receive has failed, or the time is up.
 
-        Message numbers were taken before, so that they stay right whatever happens here. When all that is left is to send to
-        ranks that have missed an earlier call, these have one timeout, whatever the patience: the waits that it is for are
-        over, and calls made in a row would else last longer than their caller waits. The bytes are kept for them.
+        Message numbers were taken before, so that they stay right whatever happens here. Who has missed an earlier call is not
+        waited for to take what is sent: the bytes are kept for it, nobody is served by waiting, and calls made in a row would
+        last longer than their caller waits for them. What is needed of it is waited for.
         """
         self._check_usable(what)
         reap()
         waiting = dict(peers)
         failed: dict[int, Exception] = {}
-        start = time.monotonic()
-
-        def given_up() -> bool:
-            return not receiving and self._late.issuperset(waiting) and time.monotonic() - start >= self._timeout
-
         def ready() -> bool:
             for peer in list(waiting):
                 try:
@@ -132,10 +126,11 @@ class MPIGroup:
                     failed[peer] = e
                 del waiting[peer]
             # One failed receive settles the call; one failed send must not keep the bytes from the others.
-            return not waiting or (receiving and bool(failed)) or given_up()
+            return not waiting or (bool(failed) if receiving else self._late.issuperset(waiting))
 
+        seconds = self._timeout * patience
         try:
-            wait_until(ready, self._timeout * patience)
+            in_time = wait_until(ready, seconds)
         except BaseException:
             # An interrupt: the other ranks are in a call that this one has left. It can't take part in another.
             self._broken = f"interrupted during {what}"
@@ -145,7 +140,7 @@ class MPIGroup:
             raise self._rank_error(f"{what}: the exchange with {ranks_text(failed)} failed", error, peer) from error
         if waiting:
             self._late.update(waiting)
-            raise deadline_error(what, self.rank, waiting, self._timeout * (1 if given_up() else patience))
+            raise deadline_error(what, self.rank, waiting, None if in_time else seconds)
 
     def _check_usable(self, what: str) -> None:
         if self._broken is not None:

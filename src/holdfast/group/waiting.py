@@ -50,13 +50,18 @@ def ranks_text(ranks: Iterable[int]) -> str:
 
 
 def deadline_error(
-    what: str, rank: int, missing: Iterable[int], seconds: float, *, one_of: bool = False
+    what: str, rank: int, missing: Iterable[int], seconds: float | None, *, one_of: bool = False
 ) -> DeadlineError:
-    """The error for a wait that was not over in time. `one_of`: which of `missing` is late is not known."""
+    """The error for a wait that was not over in time. `one_of`: which of `missing` is late is not known; `seconds`: None where
+    they were not waited for again."""
     missing = sorted(missing)
     whom = ("one or more of " if one_of and len(missing) > 1 else "") + ranks_text(missing)
+    if seconds is None:
+        waited = f"does not wait for {whom} again, from which an earlier call has had no answer in time"
+    else:
+        waited = f"has waited {seconds:.4g} s for {whom} and gives up"
     return DeadlineError(
-        f"{what}: rank {rank} has waited {seconds:.4g} s for {whom} and gives up. "
+        f"{what}: rank {rank} {waited}. "
         "Committed versions are as they were. See whether those ranks are hung, stopped or gone: if they were only "
         "slow, raise the option `timeout` (seconds); if not, end the program and start it again, it resumes.",
         rank=missing[0] if missing and not one_of else None,
