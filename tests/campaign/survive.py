@@ -81,6 +81,7 @@ def play(job: HeatJob, truth: HeatTruth, following: Next, blows: Mapping[str, Bl
             if struck.later is not None:
                 struck.later()
                 outcome.problems += [f"{coming.kind}: {one}" for one in struck.wrong]
+                aftermath.reasons += struck.told
             job.orders.slow = PAUSE
             if struck.took:
                 outcome.aftermaths.append(aftermath)
@@ -126,6 +127,7 @@ class Chooser:
     def __init__(self, seed: int, counts: Counter[str], wanted: int, until: float, kinds: Sequence[str]) -> None:
         self._chance, self._counts, self._wanted = random.Random(seed), counts, wanted
         self._until, self._kinds, self.costly = until, kinds, False
+        self._dealt: Counter[str] = Counter()  # in the job that is under way
 
     @property
     def over(self) -> bool:
@@ -135,6 +137,12 @@ class Chooser:
         """Whether there are kinds that take long, and of which there have not been enough."""
         kinds = [kind for kind in self._kinds if kind in COSTLY and possible(kind, setting)]
         return any(self._counts[kind] < ENOUGH for kind in kinds)
+
+    def settle(self, outcome: Outcome) -> None:
+        """A job is over: what took no effect, or was not over, does not count."""
+        self._counts.subtract(self._dealt)
+        self._counts.update(aftermath.kind for aftermath in outcome.aftermaths)
+        self._dealt.clear()
 
     def __call__(self, job: HeatJob) -> Fault | None:
         if self.over or job.reached() > job.steps - LATEST - MARGIN:
@@ -146,6 +154,7 @@ class Chooser:
         if kind is None:
             return None
         self._counts[kind] += 1
+        self._dealt[kind] += 1
         return fault(kind, self._chance)
 
 
@@ -172,9 +181,8 @@ def campaign(
         spares = FEW if costly else SPARES
         job = HeatJob(base / f"job{number:03d}", STEPS, setting, spares, cache=base / "cache")
         outcome = play(job, truth, chooser)
-        for kind, _ in outcome.idle:
-            counts[kind] -= 1
         keep(outcome)
+        chooser.settle(outcome)
         done += len(outcome.aftermaths)
         problems += [f"job {number} ({setting.value}): {problem}" for problem in outcome.problems]
         rate = 60 * done / (time.monotonic() - began)

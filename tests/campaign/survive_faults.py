@@ -24,7 +24,8 @@ class Struck:
     """A fault that was carried out. `first`, `at`: times of its first and its last blow; `attempt` and `execution` before it;
     `pids`: whom it hit, with start times; `took`: whether it was seen to take effect, and in time; `why`: if not; `damaged`:
     versions in the run's store that are not whole any more; `spares` that waited before it; `printed`: length of the output
-    before it; `later`: what is left to be looked at, or done, when the job computes again; `wrong`: problems seen then."""
+    before it; `later`: what is left to be looked at, or done, when the job computes again; `wrong`: problems seen
+    then, `told`: what is worth to be counted of it."""
 
     kind: str
     attempt: int
@@ -39,6 +40,7 @@ class Struck:
     printed: int = 0
     later: Callable[[], None] | None = None
     wrong: list[str] = field(default_factory=list)
+    told: tuple[str, ...] = ()
 
 
 Blow = Callable[[HeatJob, dict[int, Process], random.Random, Struck], bool]

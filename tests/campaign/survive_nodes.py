@@ -138,10 +138,11 @@ def _variables(pid: int) -> list[bytes]:
 
 
 def _join(job: NodeJob, name: str, cut_off: list[int], slept: bool, struck: Struck) -> None:
-    """The link is there again: who was cut off commits nothing, and goes. Who slept must have been there until now."""
+    """The link is there again: who was cut off commits nothing, and goes."""
     alive = sum(state_of(pid) not in "ZX" for pid in cut_off)
-    if struck.took and slept and not alive:
-        struck.took, struck.why = False, "who was cut off had left before the others went on"
+    struck.told = (
+        "who was cut off came back" if alive else "who was cut off had ended before the link was there again",
+    )
     job.on(None, "ip", "link", "set", "dev", f"veth-{name}", "up")
     since, old = time.time(), struck.attempt
     for pid in cut_off if slept else []:
@@ -183,6 +184,7 @@ def campaign(
     problems: list[str] = []
     number = 0
     while min(counts[kind] for kind in kinds.ON_NODES) < least and time.monotonic() < until:
+        before = counts.copy()
         cluster = Cluster(base / f"cluster{number}", nodes=NODES, shm=SHM)
         try:
             cluster.up()
@@ -195,8 +197,8 @@ def campaign(
             for name in cluster.nodes():
                 cluster.kill(name)
             cluster.down()
-        for kind, _ in outcome.idle:
-            counts[kind] -= 1
+        for kind in kinds.ON_NODES:
+            counts[kind] = before[kind] + sum(aftermath.kind == kind for aftermath in outcome.aftermaths)
         keep(outcome)
         number += 1
         problems += [f"{job.name}, job {number}: {problem}" for problem in outcome.problems]
