@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import human
-from .here import in_use, look_here
+from .here import Seen, in_use, look_here
 from .outcomes import Outcome, elsewhere, outcomes
 from .ranks import ranks_here, spares_of
 
@@ -21,9 +21,9 @@ _EVENTS = 5  # that are shown, of those that the records tell
 
 def standing(url: str) -> dict[str, Any]:
     """The document of `holdfast status --json`, without its head. UsageError where there is no run; StorageError."""
-    catalog = human.require_run(url)
-    seen = look_here(url, catalog)
-    catalog = seen.catalog if seen is not None else catalog
+    catalog, seen, restore = _look(url)
+    if restore["version"] is not None and restore["time"] is None:  # it became durable in between
+        catalog, seen, restore = _look(url)
     stored = {v.name: ["global"] for v in catalog.versions if v.status in ("current", "abandoned")}
     levels = seen.levels if seen is not None else stored
     holder = in_use(url)
@@ -35,7 +35,6 @@ def standing(url: str) -> dict[str, Any]:
     replaced = [became[a.number] for a in start if became[a.number].word == "repaired"]
     ranks = ranks_here(catalog.run, mine.number) if running and mine is not None else None
     spares = spares_of(mine) if running and mine is not None else None
-    restore = _restore(url, catalog)
     found: dict[str, Any] = {
         "url": human.place(url),
         "run": catalog.run,
@@ -55,6 +54,14 @@ def standing(url: str) -> dict[str, Any]:
     }
     found["needs"] = _needs(url, catalog, mine, found)
     return found
+
+
+def _look(url: str) -> tuple[Catalog, Seen | None, dict[str, Any]]:
+    """The run with what this node holds of it, and what a start here would go on from."""
+    catalog = human.require_run(url)
+    seen = look_here(url, catalog)
+    catalog = seen.catalog if seen is not None else catalog
+    return catalog, seen, _restore(url, catalog)
 
 
 def _state(catalog: Catalog, mine: Attempt | None, became: dict[int, Outcome], running: bool, held: bool) -> str:
