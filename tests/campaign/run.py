@@ -112,11 +112,12 @@ def part_g(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
         append(kept, outcome, source, args.seed, commit)
 
     problems = []
-    if args.where in ("nodes", "both"):
+    if args.jobs in ("nodes", "all"):
         problems += on_nodes(base, least, args.seed, tell, keep, counts, 60 * args.minutes)
-    if args.where in ("here", "both"):
+    if args.jobs != "nodes":
         left = 60 * args.minutes - (time.monotonic() - began)
-        problems += survive.campaign(base, wanted, args.seed, tell, keep, counts, seconds=left)
+        costly = {"quick": (False,), "slow": (True,)}.get(args.jobs, (False, True))
+        problems += survive.campaign(base, wanted, args.seed, tell, keep, counts, seconds=left, costly=costly)
     return {**summary(read(kept)), "problems": problems}
 
 
@@ -145,7 +146,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a sample of each part")
     parser.add_argument("--dir", type=Path, default=ROOT / ".campaign", help="where it works (.campaign)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="until part G begins no more; of a job of part H")
-    parser.add_argument("--where", choices=("here", "nodes", "both"), default="both", help="which jobs of part G (both)")
+    jobs = ("all", "nodes", "here", "quick", "slow")  # here: on this machine, of which some have kinds that take long
+    parser.add_argument("--jobs", choices=jobs, default="all", help="which jobs of part G (all)")
     parser.add_argument("--outcomes", type=Path, help="to which part G adds what it finds (.campaign/survive.jsonl)")
     parser.add_argument("--page", type=Path, help="where part G's table goes (docs/reliability.md; no file: not written)")
     args = parser.parse_args()

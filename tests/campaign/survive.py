@@ -160,10 +160,11 @@ class Chooser:
 
 def campaign(
     base: Path, wanted: int, seed: int, tell: Tell, keep: Callable[[Outcome], None], counts: Counter[str],
-    kinds: Sequence[str] = KINDS, seconds: float = math.inf,
+    kinds: Sequence[str] = KINDS, seconds: float = math.inf, costly: Sequence[bool] = (False, True),
 ) -> list[str]:  # fmt: skip
     """Jobs until there are `wanted` faults or `seconds` are over; the problems. `keep` gets each job's outcome, `counts` says
-    how many of each kind there were before. Those that fail keep their directories."""
+    how many of each kind there were before; `costly`: jobs with kinds that do not take long, jobs with those that do, or both
+    in turn. Jobs that fail keep their directories."""
     began = time.monotonic()
     chooser = Chooser(seed, counts, wanted, began + seconds, kinds)
     truth = HeatTruth(SIZE, STEPS, RANKS)
@@ -172,13 +173,13 @@ def campaign(
     if len(settings) < len(Setting):
         problems.append("no file system can be mounted: none was filled up")
     done = 0
-    for number, (setting, costly) in enumerate(cycle(product(settings, (False, True)))):
-        if chooser.over:
+    for number, (setting, slow) in enumerate(cycle(product(settings, costly))):
+        if chooser.over or not (False in costly or any(map(chooser.rare, settings))):
             return problems
-        if costly and not chooser.rare(setting):
+        if slow and not chooser.rare(setting):
             continue
-        chooser.costly = costly  # many of these start all anew, with all spares
-        spares = FEW if costly else SPARES
+        chooser.costly = slow  # many of these start all anew, with all spares
+        spares = FEW if slow else SPARES
         job = HeatJob(base / f"job{number:03d}", STEPS, setting, spares, cache=base / "cache")
         outcome = play(job, truth, chooser)
         keep(outcome)

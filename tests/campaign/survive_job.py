@@ -21,7 +21,7 @@ RANKS, SPARES = 4, 12
 SIZE, EVERY = 64, 5
 PAUSE = 6000  # microseconds that a step sleeps
 HANG = 30.0  # seconds without a note of any process
-START = 90.0  # the same from a start by the driver on: on a busy machine so many interpreters take long to begin
+START = 90.0  # the same while a start is under way: on a busy machine so many interpreters take long to begin
 LONGEST = 150.0  # seconds for any one wait, whatever is noted meanwhile
 TICK = 0.004
 SMALL = 64 << 20  # bytes of a small file system
@@ -175,7 +175,7 @@ class HeatJob:
             last = max((p.last.at for p in self.look() if p.last is not None), default=0.0)
             if self.job.code not in (None, 0):
                 told = f"gave up with {self.job.code}"
-            elif now - max(last, began, self.starts[-1] + START - HANG) > HANG:
+            elif now - max(last, began, self._starting(last)) > HANG:
                 told = f"hang: {HANG:g} s without a sign"
             elif now - began > longest:
                 told = f"hang: {longest:g} s"
@@ -183,6 +183,14 @@ class HeatJob:
                 self.job.dump_stacks()
                 raise Trouble(f"{told}, while waiting for {what}; {self.tail()}")
             time.sleep(tick)
+
+    def _starting(self, last: float) -> float:
+        """Where nobody has noted anything since something was printed, as by a supervisor that starts all anew: until when that
+        is no hang, less HANG."""
+        printed = self.starts[-1]
+        with contextlib.suppress(OSError):
+            printed = max(printed, time.monotonic() - time.time() + self.job.output.stat().st_mtime)
+        return printed + START - HANG if printed > last else last
 
     def tail(self, characters: int = 12000) -> str:
         text = self.job.output.read_text(errors="replace") if self.job.output.exists() else ""
