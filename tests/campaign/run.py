@@ -1,6 +1,6 @@
 """`make campaign`: many runs with many faults (docs/campaign.md). Exit status 1 if anything failed or could not be done.
 
-    python tests/campaign/run.py [--parts A,B,C,D,E,F,G,H] [--runs N] [--seed S] [--quick] [--page FILE]
+    python tests/campaign/run.py [--parts A,B,C,D,E,F,G,H,I] [--runs N] [--seed S] [--quick] [--page FILE]
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import holdfast  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from campaign import flights, goodput, heat_kills, levels, serial_kills, survive, syscall_points  # noqa: E402
+from campaign import flights, goodput, heat_kills, levels, serial_kills, stopped, survive, syscall_points  # noqa: E402
 from campaign.survive_nodes import campaign as on_nodes  # noqa: E402
 from campaign.survive_page import page  # noqa: E402
 from campaign.survive_record import append, counted, read, summary  # noqa: E402
@@ -126,6 +126,10 @@ def part_h(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
     return goodput.campaign(base, minutes, args.seed, tell)
 
 
+def part_i(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
+    return stopped.campaign(tell, args.quick, args.seed)
+
+
 PARTS: dict[str, tuple[str, Part]] = {
     "B": ("system calls of one checkpoint", part_b),
     "C": ("power loss", part_c),
@@ -135,12 +139,13 @@ PARTS: dict[str, tuple[str, Part]] = {
     "F": ("nodes with levels killed", part_f),
     "G": ("faults survived in place", part_g),
     "H": ("goodput under kills", part_h),
+    "I": ("a rank stopped at each call", part_i),
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Many runs with many faults; see docs/campaign.md.")
-    parser.add_argument("--parts", default="A,B,C,D,E,F,G,H", help="which (A,B,C,D,E,F,G,H)")
+    parser.add_argument("--parts", default="A,B,C,D,E,F,G,H,I", help="which (A,B,C,D,E,F,G,H,I)")
     parser.add_argument("--runs", type=int, help="runs of part A (50), faults of part G (2100)")
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--quick", action="store_true", help="a sample of each part")
