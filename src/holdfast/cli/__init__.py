@@ -1,4 +1,5 @@
-"""The `holdfast` command: supervises programs, lists what is stored, verifies it, salvages what nodes hold, rolls back, prunes.
+"""The `holdfast` command: supervises programs, tells how a run stands, lists what is stored, verifies it, salvages what nodes
+hold, rolls back, prunes.
 
 Exit codes, of `holdfast run` (0 to 2 of the other commands too):
 
