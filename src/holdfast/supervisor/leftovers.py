@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from ..catalog import Attempt, Process, evict
+from ..catalog import Attempt, Process, current, evict
 from ..catalog.attempts import EXECUTION
 from ..catalog.eviction import abandoned
 from ..catalog.process import find
@@ -98,12 +98,14 @@ def any_left() -> bool:
 
 def _find(ours: Callable[[str, list[bytes]], bool]) -> list[Process]:
     """Living processes here that `ours` chooses, by number and environment, if their supervisor is dead."""
-    above = _ancestors()
+    above, here = _ancestors(), current().pidns
     found: list[Process] = []
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) in above:
             continue
         try:
+            if os.readlink(f"/proc/{name}/ns/pid") != here:  # in a container: what number its supervisor has here is not known
+                continue
             with open(f"/proc/{name}/environ", "rb") as f:
                 chosen = ours(name, f.read().split(b"\0"))
         except OSError:  # another user's, or gone
