@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..group import Group
 
-_SECONDS = 2.0  # for all ranks to come to the same point; who waits for longer prints its own
+_SECONDS = 5.0  # for all ranks to come to the same point; who waits for longer prints its own
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _MARK = "_holdfast_speaker"  # attribute of the error: the group whose ranks all raise one, and whether this rank prints its own
 
