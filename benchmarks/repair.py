@@ -38,7 +38,7 @@ EACH = 64  # MiB of state on a rank
 EVERY = 1.0  # seconds between checkpoints
 STALL = 2.0  # seconds: stall_timeout, where a rank hangs
 LOSSES = 5  # of one job; there are as many spares
-BETWEEN = 1.2, 3.2  # seconds of computing before a blow, at random: one checkpoint at least
+BETWEEN = 0.2, 2.2  # seconds before a blow, at random, once there is a version of the attempt
 AWAY = 60.0  # seconds that a job may be away
 LEAST = 4  # losses of a kind that the bench measures, whatever its rounds
 PARTS = ("noticed", "repaired", "opened", "restored", "computing")
@@ -46,7 +46,7 @@ PARTS = ("noticed", "repaired", "opened", "restored", "computing")
 
 @dataclass
 class Loss:
-    """One rank lost. Seconds from the blow; `in_place`: the same processes went on; `hang`: it hung, and when it was gone."""
+    """One rank lost. Seconds from the blow; `in_place`: the same processes went on; `gone`: when a rank that hung was ended."""
 
     in_place: bool
     noticed: float
@@ -67,6 +67,8 @@ def lose(base: Path, kind: str, count: int, seed: int, heard: Callable[[Loss], N
     with KilledJob(base, program, spares, memory=True, **more) as job:
         attempt = _computes(job, 0)
         for _ in range(count):
+            known = _committed(job)
+            job.wait(time.monotonic() + AWAY, lambda known=known: _committed(job) - known, look=0.05)  # type: ignore[misc]
             job.wait(time.monotonic() + chance.uniform(*BETWEEN))
             victim = _holders(job, attempt)[chance.randrange(RANKS)]
             blow = time.monotonic()
@@ -85,6 +87,12 @@ def _holders(job: KilledJob, attempt: int) -> dict[int, Process]:
             if note.what is What.OPENED and note.attempt == attempt:
                 found[note.rank] = process
     return found
+
+
+def _committed(job: KilledJob) -> set[str]:
+    """Versions that are somewhere, by name."""
+    places = [job.base / "run", *(job.place.glob("*/*") if job.place is not None else ())]
+    return {commit.parent.name for place in places for commit in place.glob("versions/*/commit")}
 
 
 def _computes(job: KilledJob, after: int) -> int:
@@ -163,7 +171,7 @@ def rows_of(kind: str, losses: Sequence[Loss]) -> list[Row]:
             some = [value for loss in wanted if (value := getattr(loss, part)) is not None]
             rows += [Row(program, size, part, "s", statistics.median(some))] if some else []
     if kind == "hang":
-        found = [max(loss.noticed, loss.gone or 0.0) for loss in losses]  # the worst counts
+        found = [loss.gone for loss in losses if loss.gone is not None]  # the worst counts
         rows.append(Row(program, size, "noticed beyond `stall_timeout`", "s", max(found) - STALL))
     if kind != "relaunch":
         rows.append(Row(program, size, "not in place", "", 1 - len(wanted) / len(losses)))
@@ -216,7 +224,8 @@ def alone() -> int:
 
 def _show(loss: Loss) -> None:
     parts = [f"{1000 * value:8.1f}" if (value := getattr(loss, part)) is not None else "       -" for part in PARTS]
-    print(f"  {'in place' if loss.in_place else 'relaunched':10} {' '.join(parts)}", flush=True)
+    gone = "" if loss.gone is None else f"  (ended after {1000 * loss.gone:.1f})"
+    print(f"  {'in place' if loss.in_place else 'relaunched':10} {' '.join(parts)}{gone}", flush=True)
 
 
 if __name__ == "__main__":
