@@ -30,7 +30,8 @@ from .survive_storage import STORAGE_BLOWS
 Tell = Callable[[str], None]
 Next = Callable[[HeatJob], Fault | None]
 BLOWS = {**RANK_BLOWS, **STORAGE_BLOWS}
-STEPS = 600  # of a job of the campaign
+STEPS = 400  # of a job of the campaign
+LAST_STEPS = 900.0  # seconds for those that are left when there is no time for more faults
 FEW = 2  # spares of a job with kinds that take long
 MARGIN = 20  # steps beyond the last fault
 NEWNS = 0x20000
@@ -89,7 +90,7 @@ def play(job: HeatJob, truth: HeatTruth, following: Next, blows: Mapping[str, Bl
                 outcome.idle.append((coming.kind, struck.why))
         at = "its end"
         job.orders.slow = 0
-        job.wait("completion", lambda: job.job.code == 0, tick=0.02)
+        job.wait("completion", lambda: job.job.code == 0, LAST_STEPS, tick=0.02)
         outcome.attempts = job.attempt
         outcome.durable, problems = judge(job, truth, done)
         outcome.problems += [*problems, job.tail()] if problems else []
