@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -30,14 +31,17 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def begin(
-        name: str, reported: str | None = "", supervisor: str = f"{dead.pid} 1", words: list[str] = PROGRAM, cwd: str = "."
+        name: str, reported: str | None = "", supervisor: str = f"{dead.pid} 1", words: list[str] = PROGRAM, cwd: str = ".",
+        **more: str,
     ) -> subprocess.Popen[str]:
         report = tmp_path / f"{name}.jsonl"
         if reported is not None:
             report.write_text(reported)
-        told = {EXECUTION: name, launcher.REPORT: str(report), SUPERVISOR: supervisor}
+        told = {EXECUTION: name, launcher.REPORT: str(report), SUPERVISOR: supervisor, **more}
         started.append(
-            subprocess.Popen(words, env={**os.environ, **told}, stdout=subprocess.PIPE, text=True, cwd=tmp_path / cwd)
+            subprocess.Popen(
+                words, env={**os.environ, **told}, stdout=subprocess.PIPE, text=True, cwd=tmp_path / cwd, start_new_session=True
+            )
         )
         assert started[-1].stdout is not None and started[-1].stdout.readline() == "up\n"
         return started[-1]
@@ -79,6 +83,23 @@ def test_a_start_of_the_same_program_that_has_opened_nothing(start: Start, tmp_p
     assert f"({hung.pid})" in said
     assert gone(hung) and not any(map(gone, others))
     assert leftovers.end_unopened(PROGRAM) == ""
+
+
+def test_a_start_of_the_same_job_on_other_hosts_is_asked_and_known_to_be_over(start: Start) -> None:
+    """Its launcher is told; SIGUSR1 ends this one. What differs by a variable is another job."""
+    job, other = start("job"), start("other", CASE="2")
+    names, said = leftovers.take_over(PROGRAM, os.environ, 10.0)
+    assert names == ["job"] and f"(mpirun: {job.pid})" in said
+    assert job.wait() == -signal.SIGUSR1 and not gone(other)
+    assert leftovers.take_over(PROGRAM, os.environ, 10.0) == ([], "")
+
+
+def test_one_that_does_not_leave_is_ended(start: Start) -> None:
+    deaf = [sys.executable, "-c", "import signal; signal.signal(signal.SIGUSR1, signal.SIG_IGN); " + PROGRAM[2], "argument"]
+    job = start("job", words=deaf)
+    names, said = leftovers.take_over(deaf, os.environ, 0.2)
+    assert names == ["job"] and job.wait() == -signal.SIGKILL
+    assert f"has ended 1 process of an earlier start, whose supervisor is dead ({job.pid})" in said
 
 
 def test_whether_there_are_any_in_this_directory(start: Start, tmp_path: Path) -> None:

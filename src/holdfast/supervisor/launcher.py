@@ -87,7 +87,7 @@ def command(
         env[SPARES] = str(spares)
     own_process = current()
     env[SUPERVISOR] = f"{own_process.pid} {own_process.start}"
-    words = _program(list(program), env["PATH"])
+    words = program_words(program, env["PATH"])
     shown = " ".join(program)
     if ranks is None:
         return Command(tuple(words), env, None, shown, tuple(words))
@@ -213,7 +213,9 @@ def _flags(
     return [*flags, *(word for name in (*_WORDS, *options) for word in ("-x", name))]
 
 
-def _program(words: list[str], path: str) -> list[str]:
+def program_words(program: Sequence[str], path: str) -> list[str]:
+    """The words by which a program is executed. UsageError: there is none of that name on `path`, or it can't be executed."""
+    words = list(program)
     name = words[0]
     if name.endswith(".py") and os.path.isfile(name):
         direct = os.access(name, os.X_OK) and os.path.dirname(name)

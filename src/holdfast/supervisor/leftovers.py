@@ -8,11 +8,13 @@ has never come to open a run, which may be for ever: where a process was lost, t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+import signal
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from ..catalog import Attempt, Process, current, evict
 from ..catalog.attempts import EXECUTION
-from ..catalog.eviction import abandoned
+from ..catalog.eviction import abandoned, send
 from ..catalog.process import find
 from ..errors import HoldfastError
 from . import facts, launcher
@@ -62,6 +64,53 @@ def end_unopened(program: Sequence[str]) -> str:
 
     _find(look)
     return end_leftovers([name.decode() for name, same in names.items() if same])
+
+
+def take_over(
+    program: Sequence[str], environment: Mapping[str, str], grace: float, hurry: Callable[[], bool] = lambda: False
+) -> tuple[list[str], str]:
+    """For ranks on other hosts, which nothing here can ask or end: their launcher hands the question on, and ends them.
+
+    Starts of this very `program` in this directory and `environment`, whose supervisor is dead, are asked for a last
+    checkpoint, get `grace` seconds to leave, and are ended; `hurry`: forgo the rest of it. Returns their names, which are known
+    to be over now, and a sentence ("" if there are none). What differs in any of these is another job, and is left alone.
+    """
+    here, tail = os.getcwd(), b"\0".join(os.fsencode(word) for word in program) + b"\0"
+    same = _chosen(environment.items())
+    names: dict[int, str] = {}
+
+    def leads(pid: str, variables: list[bytes]) -> bool:
+        theirs = dict(os.fsdecode(v).partition("=")[::2] for v in variables if b"=" in v)
+        if EXECUTION not in theirs or os.getsid(int(pid)) != int(pid) or os.readlink(f"/proc/{pid}/cwd") != here:
+            return False
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            if not f.read().endswith(tail) or _chosen(theirs.items()) != same:
+                return False
+        names[int(pid)] = theirs[EXECUTION]
+        return True
+
+    leaders = _find(leads)
+    for leader in leaders:
+        send(leader, signal.SIGUSR1)
+    until = time.monotonic() + grace
+    while any(leader.alive for leader in leaders) and time.monotonic() < until and not hurry():
+        time.sleep(0.02)
+    over = [names[leader.pid] for leader in leaders]
+    said = end_leftovers(over)
+    if not leaders:
+        return [], ""
+    asked = f"asked an earlier start, whose supervisor is dead, for a last checkpoint (mpirun: {leaders[0].pid})"
+    return over, f"{asked}\n{said}" if said else asked
+
+
+_ADDED = ("_HOLDFAST_", "HOLDFAST_REPORT", "HOLDFAST_SUPERVISED", "HOLDFAST_DEADLINE", "PRTE_", "PMIX_", "OMPI_", "OPAL_")
+_LOGIN = ("SSH_", "XDG_", "SLURM_", "PBS_", "LSB_", "DBUS_", "DISPLAY", "TERM", "COLUMNS", "LINES", "SHLVL", "PWD", "OLDPWD")
+
+
+def _chosen(environment: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What a user may have said by the environment: not what we or MPI add, nor what is another at each login."""
+    passed = (*_ADDED, *_LOGIN)
+    return {name: value for name, value in environment if not name.startswith(passed) and name not in ("PATH", "_")}
 
 
 _TOLD = (EXECUTION.encode(), launcher.REPORT.encode())

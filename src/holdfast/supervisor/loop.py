@@ -6,7 +6,9 @@ supervisor's death is in the stores: kill it, start the same command again, and 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
 from dataclasses import dataclass, replace
 
@@ -54,7 +56,9 @@ def supervise(plan: Plan) -> int:
     told = account.Account(plan.quiet)
     environment, deadline = _limited(plan, told)
     away = plan.ranks is not None and (roster is not None or launcher.elsewhere(plan.mpi_args, os.environ))
-    with Signals() as signals, meeting_place(away) as (folder, complaint):
+    with Signals() as signals, contextlib.ExitStack() as stack:
+        over = _take_over(plan, environment, told, signals) if away else []  # before the place of its reports is swept away
+        folder, complaint = stack.enter_context(meeting_place(away))
         command = launcher.command(
             plan.program,
             ranks=plan.ranks,
@@ -70,6 +74,7 @@ def supervise(plan: Plan) -> int:
         if command.mpi is not None and (line := leftovers.end_unopened(command.words)):
             told.say(line)
         state = State(command, told, signals, folder, plan.grace, roster, away, spares=plan.spare_ranks)
+        state.ended += over
         if plan.time_limit is not None and deadline is not None:  # the batch system's own it enforces itself
             state.deadline = time.monotonic() + deadline - time.time()
         supervisor = _Supervisor(plan, state, deadline)
@@ -81,6 +86,16 @@ def supervise(plan: Plan) -> int:
         if complaint := account.write_report(plan.report, content):
             told.say(complaint)
     return verdict.exit
+
+
+def _take_over(plan: Plan, environment: dict[str, str], told: account.Account, signals: Signals) -> list[str]:
+    """Ends what a supervisor that was killed has left of this program on other hosts; names of starts that are over by that."""
+    path = os.pathsep.join([os.path.dirname(sys.executable), *filter(None, [environment.get("PATH")])])
+    words = launcher.program_words(plan.program, path)
+    over, line = leftovers.take_over(words, environment, plan.grace, hurry=lambda: signals.pending > 0)
+    if line:
+        told.say(line)
+    return over
 
 
 def _limited(plan: Plan, told: account.Account) -> tuple[dict[str, str], float | None]:
