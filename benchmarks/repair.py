@@ -202,6 +202,7 @@ def alone() -> int:
     args = parser.parse_args()
     for name in [n for n in os.environ if n.startswith("HOLDFAST_")]:
         del os.environ[name]  # options of the user's shell must not decide what is measured
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="holdfast-repair-") as folder:
         for kind in args.only.split(","):

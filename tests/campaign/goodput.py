@@ -15,6 +15,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -152,6 +153,7 @@ def main() -> int:
     for name in [n for n in os.environ if n.startswith("HOLDFAST_")]:
         del os.environ[name]  # options of the user's shell must not decide what is measured
     logging.getLogger("holdfast").addHandler(logging.NullHandler())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     began = time.monotonic()
 
     def tell(text: str) -> None:
