@@ -90,6 +90,11 @@ def test_a_run_that_died(tmp_path, monkeypatch, document, invoke):
     assert (found["others"], found["newest"], found["restore"]["version"]) == (True, None, None)
 
 
+@pytest.mark.parametrize("time", ["1x", "0", "-1s"])
+def test_what_is_no_time_is_wrong_usage(time, tmp_path, invoke):
+    assert invoke("status", tmp_path, "--watch", time).exit_code == 2
+
+
 def test_no_run(tmp_path, invoke):
     assert invoke("status", tmp_path / "nowhere").exit_code == 1
 

@@ -95,7 +95,7 @@ def test_the_option():
     for value, seconds in (("90", 90.0), ("2h", 7200.0), ("1.5 min", 90.0), (30, 30.0), ("1 d", 86400.0), ("1h30m", 5400.0)):
         assert load({"time_limit": value}).time_limit == load({"timeout": value}).timeout == seconds
     assert load({}).time_limit == "auto" and load({"time_limit": "off"}).time_limit == "off"
-    for bad in ("soon", "0", "-1", "2 parsecs", "h"):
+    for bad in ("soon", "0", "-1", "2 parsecs", "h", "30m1h", "1h1h", "1h30", "1h,5m"):
         with pytest.raises(holdfast.ConfigError, match="time_limit"):
             load({"time_limit": bad})
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..errors import HoldfastError
+from . import human
 from .completion import completion
 from .dev import dev
 from .doctor import doctor
@@ -29,7 +30,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except HoldfastError as error:
-            click.echo(f"holdfast: {error}", err=True)
+            human.note(str(error))
             ctx.exit(1)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -95,7 +95,7 @@ def up(ctx: click.Context, nodes: int, shm: int, slots: int, simulated: bool, di
     try:
         Cluster(directory, nodes=nodes, shm=shm, simulated=simulated, slots=slots).up()
     except RefusedError as error:
-        click.echo(f"holdfast: {error}", err=True)
+        human.note(str(error))
         ctx.exit(2)
     click.echo(f"{nodes} {'simulated ' * simulated}node{'s are' if nodes > 1 else ' is'} up in {directory}")
     if not simulated:  # these have no network, so mpirun has no way to them
