@@ -1,6 +1,6 @@
-"""A selection of the campaign's part G with fixed seeds: heat on 4 ranks with 12 spares, five jobs with 12 faults each.
+"""A selection of the campaign's part G with fixed seeds: heat on 4 ranks with 12 spares, four jobs with 15 faults each.
 
-The five jobs keep their versions in different places, and share eleven kinds of faults; each has one of its own. What the seed
+The jobs keep their versions in different places, and share eleven kinds of faults; each has one of its own. What the seed
 decides is who is hit, and at which step; moments of whole programs are never quite the same again.
 """
 
@@ -23,9 +23,9 @@ SHARED = (
 )  # fmt: skip
 JOBS = (
     (Setting.STORE, kinds.STOP), (Setting.MEMORY, kinds.SECOND), (Setting.LOCAL, kinds.RESTORE), (Setting.XOR, kinds.ENCODE),
-    (Setting.PARTNER, kinds.REPAIR),
 )  # fmt: skip
-PER_JOB = len(SHARED) + 1
+TWICE = (kinds.EIO, kinds.FULL, kinds.SPARE)  # which take little time
+PER_JOB = len(SHARED) + len(TWICE) + 1
 # At a moment that can be missed, or when all have left already: then they prove nothing.
 AIMED = (kinds.SECOND, kinds.CHECKPOINT, kinds.CAPTURE, kinds.COMMIT, kinds.ENCODE, kinds.REPAIR, kinds.RESTORE)
 
@@ -42,14 +42,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def faults_of(number: int) -> list[kinds.Fault]:
-    return plan(1, SEED + number, (*SHARED, JOBS[number][1]), PER_JOB)[0]
+    return plan(1, SEED + number, (*SHARED, *TWICE, JOBS[number][1]), PER_JOB)[0]
 
 
 def test_the_selection_has_60_faults_that_can_be_done() -> None:
     planned = [(setting, fault.kind) for number, (setting, _) in enumerate(JOBS) for fault in faults_of(number)]
-    assert len(planned) == 60 and len({kind for _, kind in planned}) == 16
+    assert len(planned) == 60 and len({kind for _, kind in planned}) == 15
     assert all(possible(kind, setting) for setting, kind in planned)
-    assert all(sum(spares_for(fault.kind) for fault in faults_of(n)) < SPARES for n in range(len(JOBS)))
+    for number in range(len(JOBS)):
+        killed = [1 if fault.kind == kinds.SPARE else spares_for(fault.kind) for fault in faults_of(number)]
+        assert sum(killed) <= SPARES + 1  # the one fault that may lack a spare leads to a new start
 
 
 @pytest.mark.timeout(300)
