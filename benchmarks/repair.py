@@ -202,7 +202,6 @@ def alone() -> int:
     args = parser.parse_args()
     for name in [n for n in os.environ if n.startswith("HOLDFAST_")]:
         del os.environ[name]  # options of the user's shell must not decide what is measured
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="holdfast-repair-") as folder:
         for kind in args.only.split(","):
@@ -230,6 +229,7 @@ def _show(loss: Loss) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     if len(sys.argv) == 3 and sys.argv[1] in CASES:
         main(CASES)
     else:

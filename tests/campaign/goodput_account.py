@@ -97,7 +97,10 @@ def account(seen: Seen, step_seconds: float) -> Account:
     for i, ranks in enumerate(attempts):
         zero, begin, last = ranks[0], resumed[i], i == len(attempts) - 1
         end = seen.ended if last else _failure(seen, ranks, begin, resumed[i + 1], found)
-        steps, seconds = zero.done - zero.first, zero.usual_seconds + zero.flying_seconds
+        # In its first step rank 0 waits for the last one to resume; it may do its last one while another is dead already.
+        outside = max(0.0, begin - zero.resumed_at) + max(0.0, zero.last_at - end)
+        within = zero.usual_seconds - outside
+        steps, seconds = zero.done - zero.first, within + zero.flying_seconds
         again = 0 if last else max(0, min(steps, zero.done - attempts[i + 1][0].first))
         lost = again * seconds / steps if steps else 0.0
         kept_seconds += seconds - lost
@@ -107,7 +110,7 @@ def account(seen: Seen, step_seconds: float) -> Account:
         found.lost_steps += again
         found.checkpoints += zero.taken
         found.flown += zero.flown
-        usual, usual_seconds = usual + zero.usual, usual_seconds + zero.usual_seconds
+        usual, usual_seconds = usual + zero.usual, usual_seconds + within
         flying, flying_seconds = flying + zero.flying, flying_seconds + zero.flying_seconds
         if not last:
             _outage(seen, zero.attempt, attempts[i + 1][0].attempt, end, resumed[i + 1], found)

@@ -73,6 +73,18 @@ def test_every_second_of_a_job_is_accounted_for() -> None:
     assert 0 < found.goodput < found.best()[1] < 1
 
 
+def test_what_rank_0_does_while_others_resume_or_are_dead_counts_once() -> None:
+    """It waits 2 s in its first step; its last one ends 0.5 s after the kill at 20."""
+    first = [Row(1, r, 0, 50, usual=50, usual_seconds=12.5, resumed_at=8.0, last_at=20.5) for r in range(RANKS)]
+    first[3].resumed_at = 10.0
+    second = [Row(2, r, 40, 60, usual=20, usual_seconds=4.0, resumed_at=21.0, last_at=25.0) for r in range(RANKS)]
+    crew: Any = [Told("a", (7.0, What.OPENED, 0, 1), (20.2, What.REPAIRING, 0, -1), (20.6, What.OPENED, 0, 2))]
+    found = account(Seen(5.0, 25.0, [20.0], first + second, crew), 0.2)
+    assert sum(getattr(found, part) for part in PARTS) == pytest.approx(found.wall) == pytest.approx(20.0)
+    assert (found.lost, found.usual) == pytest.approx((2.0, 0.2))
+    assert (found.slower, found.detection, found.repair, found.restore) == pytest.approx((0.0, 0.2, 0.4, 0.4))
+
+
 def test_a_job_that_nothing_happened_to() -> None:
     rows = [Row(1, rank, 0, 100, usual=100, usual_seconds=10.0, resumed_at=10.0, last_at=20.0) for rank in range(RANKS)]
     found = account(Seen(8.0, 20.0, [], rows, []), 0.1)
