@@ -41,6 +41,14 @@ def test_a_complete_run(run, invoke, document):
     assert len(invoke("status", run, "--watch", "1h30m").stdout.splitlines()) == len(lines), "once: it is complete"
 
 
+def test_records_that_can_not_be_read(run, invoke, document):
+    Path(run, "attempts/000001.json").write_text("x")
+    found = document("status", run)
+    assert (found["state"], found["attempt"]) == ("complete", {**found["attempt"], "since": None, "ranks": None, "hosts": []})
+    assert "holdfast verify heat" in found["needs"][0]
+    assert invoke("status", run).stdout.splitlines()[1] == "  attempt  1, of which the records can't be read"
+
+
 def test_a_run_that_runs(tmp_path, monkeypatch, document, invoke):
     monkeypatch.chdir(tmp_path)
     with holdfast.open("run", stall_timeout="1h") as run:

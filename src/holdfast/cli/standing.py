@@ -77,7 +77,7 @@ def _state(catalog: Catalog, mine: Attempt | None, became: dict[int, Outcome], r
 def _attempt(a: Attempt) -> dict[str, Any]:
     hosts = sorted({p.host for p in (*a.processes, *([a.holder] if a.holder else []))})
     end = a.end._asdict() if a.end is not None else None
-    return {"number": a.number, "since": a.created, "ranks": a.ranks, "hosts": hosts, "end": end}
+    return {"number": a.number, "since": a.created or None, "ranks": a.ranks or None, "hosts": hosts, "end": end}
 
 
 def _version(v: Version, levels: dict[str, list[str]]) -> dict[str, Any]:

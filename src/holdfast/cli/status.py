@@ -93,7 +93,9 @@ def _attempt(found: dict[str, Any], now: float) -> str:
         return "none yet"
     hosts = one["hosts"]
     where = ", ".join(hosts[:4]) + (f" and {len(hosts) - 4} more" if len(hosts) > 4 else "")
-    text = f"{one['number']}, begun {human.age(one['since'], now)}, {_many(one['ranks'], 'rank')} on {where or 'unknown hosts'}"
+    if one["since"] is None:
+        return f"{one['number']}, of which the records can't be read"
+    text = f"{one['number']}, begun {human.age(one['since'], now)}, {_many(one['ranks'], 'rank')} on {where}"
     counts = [_many(found[what], what[:-1]) for what in ("restarts", "repairs") if found[what]]
     if found["spares"] is not None and found["spares"]["started"]:
         counts.append(f"{found['spares']['left']} of {_many(found['spares']['started'], 'spare')} left")
