@@ -110,6 +110,8 @@ def part_g(base: Path, args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
 
     def keep(outcome: survive.Outcome) -> None:
         append(kept, outcome, source, args.seed, commit)
+        counts.clear()  # other runs may add to the same file meanwhile
+        counts.update(counted(read(kept)))
 
     problems = []
     if args.jobs in ("nodes", "all"):

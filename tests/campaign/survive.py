@@ -183,8 +183,8 @@ def campaign(
         spares = FEW if slow else SPARES
         job = HeatJob(base / f"job{number:03d}", STEPS, setting, spares, cache=base / "cache")
         outcome = play(job, truth, chooser)
-        keep(outcome)
         chooser.settle(outcome)
+        keep(outcome)
         done += len(outcome.aftermaths)
         problems += [f"job {number} ({setting.value}): {problem}" for problem in outcome.problems]
         rate = 60 * done / (time.monotonic() - began)
