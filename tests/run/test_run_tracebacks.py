@@ -41,7 +41,7 @@ class Standin:
         self.rank, self.size, self.others = 1, 2, list(others)
 
     def begin_max(self, *values):
-        self.values, self.other = values, self.others.pop(0)
+        self.values, self.other = values, self.others.pop(0)  # no more of them than there are
         return self
 
     def test(self):
@@ -73,7 +73,7 @@ def test_who_does_not_hear_that_it_is_printed_prints_its_own(other, capsys):
 
 def test_who_hears_it_prints_a_line(capsys):
     error = ValueError("of\nmine")
-    leave_to_others(error, Standin(0), False)
+    leave_to_others(error, Standin(0, 0), False)
     assert shown(error, capsys) == "holdfast: rank 1: ValueError: of mine\n"
 
 

@@ -72,17 +72,23 @@ def _print(kind: type[BaseException], error: BaseException, trace: TracebackType
     if speaks:
         sys.__excepthook__(kind, error, trace)
         sys.stderr.flush()
+    printed = _all_here(group)  # who speaks comes here after that
+    if not speaks:
+        if not printed:
+            sys.__excepthook__(kind, error, trace)
+            return
+        said = " ".join("".join(traceback.format_exception_only(kind, error)).split())
+        print(f"holdfast: rank {group.rank}: {said}", file=sys.stderr, flush=True)
+    if printed:
+        _all_here(group)  # a launcher ends those who have not printed yet when the first one leaves
+
+
+def _all_here(group: Group) -> bool:
+    """Whether all ranks have come to this point."""
     try:
-        printed = _most(group, 0) is not None  # who speaks comes here after that
+        return _most(group, 0) is not None
     except HoldfastError:
-        printed = False
-    if speaks:
-        return
-    if not printed:
-        sys.__excepthook__(kind, error, trace)
-        return
-    said = " ".join("".join(traceback.format_exception_only(kind, error)).split())
-    print(f"holdfast: rank {group.rank}: {said}", file=sys.stderr, flush=True)
+        return False
 
 
 def _most(group: Group, value: int) -> int | None:
