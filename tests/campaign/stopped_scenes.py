@@ -17,7 +17,7 @@ import numpy as np
 
 import holdfast
 
-TIMEOUT = 1.0  # seconds that the ranks wait for each other
+TIMEOUT = float(os.environ.get("STOPPED_TIMEOUT", "1"))  # seconds that the ranks wait for each other
 PAST = 30.0
 SIZE = 40_000  # so that a rank's parity takes several blocks, and nothing takes long
 EACH = holdfast.steps(1)
