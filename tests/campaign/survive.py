@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, product
+from itertools import cycle
 from pathlib import Path
 
 from .heat_truth import HeatTruth
@@ -145,6 +145,16 @@ class Chooser:
         self._counts.update(aftermath.kind for aftermath in outcome.aftermaths)
         self._dealt.clear()
 
+    def setting(self, settings: Sequence[Setting], costly: bool) -> Setting:
+        """For the next job: where the rarest kind is possible."""
+        self.costly = costly
+
+        def rarest(setting: Setting) -> tuple[int, float]:
+            kinds = [kind for kind in self._kinds if (kind in COSTLY) == costly and possible(kind, setting)]
+            return min(self._counts[kind] for kind in kinds), self._chance.random()
+
+        return min(settings, key=rarest)
+
     def __call__(self, job: HeatJob) -> Fault | None:
         if self.over or job.reached() > job.steps - LATEST - MARGIN:
             return None
@@ -174,13 +184,15 @@ def campaign(
     if len(settings) < len(Setting):
         problems.append("no file system can be mounted: none was filled up")
     done = 0
-    for number, (setting, slow) in enumerate(cycle(product(settings, costly))):
-        if chooser.over or not (False in costly or any(map(chooser.rare, settings))):
+    for number, slow in enumerate(cycle(costly)):
+        if slow and not any(map(chooser.rare, settings)):
+            if False in costly:
+                continue
             return problems
-        if slow and not chooser.rare(setting):
-            continue
-        chooser.costly = slow  # many of these start all anew, with all spares
-        spares = FEW if slow else SPARES
+        if chooser.over:
+            return problems
+        setting = chooser.setting(settings, slow)
+        spares = FEW if slow else SPARES  # many of these start all anew, with all spares
         job = HeatJob(base / f"job{number:03d}", STEPS, setting, spares, cache=base / "cache")
         outcome = play(job, truth, chooser)
         chooser.settle(outcome)

@@ -18,7 +18,7 @@ from .survive_kinds import Setting
 from .survive_notes import ORDERS, Note, Orders, Process, What
 
 RANKS, SPARES = 4, 12
-SIZE, EVERY = 64, 5
+SIZE, EVERY = 64, 3
 PAUSE = 6000  # microseconds that a step sleeps
 HANG = 30.0  # seconds without a note of any process
 START = 90.0  # the same while a start is under way: on a busy machine so many interpreters take long to begin

@@ -29,7 +29,7 @@ ANEW = (MPIRUN, SUPERVISOR, EVERYTHING, FLIP, FLIP_MEMORY, FLIP_LOCAL, FLIP_SET)
 KINDS = (*REPAIRABLE, *GO_ON, *ANEW, *ON_NODES)
 # Kinds that take long, or end in a new start more often than not; and how many of them will do.
 COSTLY, ENOUGH = (COLLECTIVE_3, STOP, SECOND, RESTORE, REPAIR, *ANEW), 31
-SOONEST, LATEST = 6, 11  # steps of progress before a fault: at least one version is written in between
+SOONEST, LATEST = 4, 8  # steps of progress before a fault: at least one version is written in between
 
 
 class Setting(Enum):

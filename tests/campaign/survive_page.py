@@ -23,9 +23,10 @@ was started again itself where it was killed; *went on*: no attempt ended; *comp
 anything was seen of a new attempt. *Noticed*: from the blow (the first of two) until a process was on its way to the repair,
 or until one of the next start ran. *Repaired*: from there until the last rank had a new group. *Computing*: from the blow (the
 last of two) until all ranks had done a step, or, where they went on, their next one. *Work lost*: steps that were done again
-(their median) and the seconds before the blow in which they had been done; a checkpoint is taken every {EVERY} steps. Seconds,
-median / 95th percentile, which of few faults is the longest. All {RANKS + SPARES} processes share the cores, a start
-loads as many interpreters, and MPI waits by polling: these are times of such a machine, longer than where each rank has a core.
+(their median) and the seconds before the blow in which they had been done; a checkpoint is taken every {EVERY} steps (5 in the
+first runs). Seconds, median / 95th percentile, which of few faults is the longest. All {RANKS + SPARES} processes share the
+cores, a start loads as many interpreters, and MPI waits by polling: these are times of such a machine, longer than where each
+rank has a core.
 """
 GOOD = "no wrong result, no resume from an older version than the newest durable one, no hang, nothing that needed a person"
 
