@@ -22,7 +22,7 @@ from time import monotonic_ns
 from ..errors import DeadlineError, StorageError, UsageError
 from ..store.owned import own_directory
 from . import layout
-from .layout import BYTES, COUNT_AT, HEADER, NO_RANK, SLOT, SLOTS, Identity, Slot
+from .layout import BYTES, COUNT_AT, HEADER, NO_RANK, NODES_AT, SLOT, SLOTS, Identity, Slot
 from .leftovers import left_alone, remove, remove_leftovers
 from .phases import CALLING, COMPUTING, LEFT, STANDING
 from .processes import this_process
@@ -177,6 +177,15 @@ class Board:
             return []
         count = min(max(int(self._words[COUNT_AT // 8]), 0), SLOTS)
         return layout.read_slots(memory[HEADER : HEADER + count * SLOT])
+
+    @property
+    def node(self) -> str:
+        """The same for processes of this board alone, wherever they are told of it."""
+        return f"{self.identity.boot}-{self.identity.pidns}-{os.path.realpath(self.path)}"
+
+    def nodes(self, count: int) -> memoryview[int]:
+        """Two words for each of the job's nodes, of whom there may be NODES (far.py). Zero at first."""
+        return self._words[NODES_AT // 8 :][: 2 * count]
 
     def leave(self, timeout: float = 1.0) -> None:
         """Nothing is expected of this process from now on. The last one removes the file; where another holds the lock longer

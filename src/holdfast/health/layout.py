@@ -1,4 +1,5 @@
-"""The board's bytes: a header that says whose it is, then a slot for each process. Native byte order, words of 8 bytes.
+"""The board's bytes: a header that says whose it is, then a slot for each process, then two words for each node of the job
+(far.py). Native byte order, words of 8 bytes.
 
 Every word is aligned and has one writer, but for VERDICT and VERDICT_AT, which any process of the node may set, and COUNT,
 which is written under the file's lock. What is read at once need not belong together: each word has a meaning of its own.
@@ -15,14 +16,16 @@ from .processes import boot_id, pid_namespace
 HEADER = 256  # bytes; the last word of it is COUNT
 SLOT = 128  # bytes
 SLOTS = 1024  # processes on a node, at most
-BYTES = HEADER + SLOTS * SLOT
+NODES = 1024  # of a job that watch each other, at most
+NODES_AT = HEADER + SLOTS * SLOT
+BYTES = NODES_AT + NODES * 16
 COUNT_AT = HEADER - 8
 NO_RANK = -1  # a spare
 
 # Words of a slot. Times are nanoseconds of CLOCK_MONOTONIC, which is the same for all processes of a boot.
 PID, START, RANK, PHASE, BEATS, BEAT_AT, PROGRESS, PROGRESS_AT, STEP, SIGNAL, VERDICT, VERDICT_AT, NBYTES, CALL_AT = range(14)
 
-_MAGIC = b"holdfast board 1"
+_MAGIC = b"holdfast board 2"
 _IDENTITY = struct.Struct("=16s5q32s40s")
 _SLOT = struct.Struct("=14q16x")
 

@@ -11,22 +11,25 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any
 
 from ..errors import HoldfastError
-from ..group import Group
+from ..group import Group, together
+from ..group.waiting import ranks_text
 
 if TYPE_CHECKING:
     from ..group.base import Pending
     from ..group.repair import Crew
     from ..group.repair.members import Member
     from ..health import Beat, Board, Event
+    from ..health.far import Far
     from .handle import Handle
 
 log = logging.getLogger("holdfast")
 
 Hook = Callable[["Event"], object]
+_ONCE = ("launcher gone", "died", "stalled")  # spares have no names, and a node may be silent again
 
 
 class Watching:
@@ -41,6 +44,7 @@ class Watching:
         self._told: set[tuple[str, int | None, str]] = set()
         self._group: Group | None = None
         self._crew: Crew | None = None
+        self._far: Far | None = None
 
     def join(
         self, run: str, attempt: int, rank: int, stall_timeout: float | None, flying: Callable[[], Handle | None]
@@ -59,11 +63,15 @@ class Watching:
             moved = moving()  # always asked, so that it counts from beat to beat
             return moved or (handle is not None and handle.written)  # what is left of it is for other ranks as well
 
+        board: Board | None = None
         try:
             board = Board.join(memory_root(), run, attempt, rank)
         except (HoldfastError, OSError) as error:
             why = error.message if isinstance(error, HoldfastError) else error
             log.warning("rank %d on %s is not watched: %s", rank, os.uname().nodename, why)
+        self._crew = None if self._group is None else _crew_of(self._group)
+        far = self._watch_nodes(board, stall_timeout)
+        if board is None:
             return
         beat = Beat(
             board, self._tell, limits=Limits(stall=stall_timeout), report=_report, moves=moves, spare_died=self._spare_died
@@ -76,6 +84,10 @@ class Watching:
             log.warning("rank %d on %s is not watched: %s", rank, os.uname().nodename, error)
             return
         self._beat, self.progress = beat, beat.progress
+        if far is not None:
+            with suppress(RuntimeError):  # no thread can be had: said of the beat's, if it is so for long
+                far.start()
+                self._far = far
 
     def recall(self, events: tuple[Event, ...]) -> None:
         """What an execution before this one found out, in the same process."""
@@ -116,12 +128,15 @@ class Watching:
         beat, self._beat, self.progress = self._beat, None, None
         if self._crew is not None:
             self._crew.on_spare_lost = None
+        far, self._far = self._far, None
+        if far is not None:
+            far.stop()
         if beat is not None:
             beat.stop(lost=lost)
 
     def _watch_spares(self, board: Board) -> None:
         """Spares of this node stand on its board, put there by one of its ranks; of others MPI tells that they are gone."""
-        self._crew = crew = None if self._group is None else _crew_of(self._group)
+        crew = self._crew
         if crew is None or not crew.repairable:
             return
         here = [one for one in crew.members if one.node == crew.me.node]
@@ -146,13 +161,61 @@ class Watching:
 
         crew.on_spare_lost = lost
 
+    def _watch_nodes(self, board: Board | None, stall: float | None) -> Far | None:
+        """What looks for signs of other nodes (collective); None where there are none, or it can't be had."""
+        group = self._group
+        if group is None or group.size == 1:
+            return None
+        mine = [board.node if board is not None else "", os.uname().nodename]
+        try:
+            told: Any = together(group, "finding out which ranks share a node", mine)
+            names = list(dict.fromkeys(name for name, _ in told if name))
+            if len(names) < 2:
+                return None
+            from ..group.repair.post import MpiPost, threads_allowed
+            from ..health import Event, far
+            from ..health.layout import NODES
+
+            post = MpiPost(group.comm) if len(names) <= NODES and threads_allowed() else None
+        except (HoldfastError, OSError) as error:
+            log.warning("rank %d does not look for signs of other nodes: %s", group.rank, error)
+            return None
+        if post is None and group.rank == 0:
+            why = f"there are more than {NODES}" if len(names) > NODES else "MPI was not initialised with THREAD_MULTIPLE"
+            log.warning("nodes do not look for signs of each other: %s. The ranks of each look after each other.", why)
+        if post is None or board is None:
+            return None
+        ranks = [[rank for rank, (name, _) in enumerate(told) if name == node] for node in names]
+
+        def say(found: dict[int, float], what: str) -> None:
+            lost = [(ranks[node], seconds) for node, seconds in found.items()]
+            text = "; ".join(f"{ranks_text(its)} on {told[its[0]][1]} for {seconds:.0f} s" for its, seconds in lost)
+            log.warning("no sign of %s. %s", text, what)
+
+        def tell(found: dict[int, float]) -> None:
+            heard = [rank for node, its in enumerate(ranks) for rank in its if node not in watcher.silent]
+            if group.rank == min(heard):  # once for all that hear of each other
+                say(found, "They are left alone; MPI will tell whether they live.")
+            for node, seconds in found.items():
+                for rank in ranks[node]:
+                    detail = f"no sign of its node for {seconds:.0f} s"
+                    self._tell(Event("silent", rank, told[rank][1], detail, time.time()))
+
+        def call_off(found: dict[int, float]) -> None:
+            crew = self._crew
+            if crew is not None and crew.repairable and not crew.revoked:  # the first to come to it says so, or the first few
+                say(found, "A repair is called for, in which those that are left find out who they are.")
+                crew.revoke()
+
+        watcher = far.Far(board, post, names.index(mine[0]), ranks, far.limits(stall, tell, call_off))
+        return watcher
+
     def _spare_died(self, pid: int, start: int) -> None:
         if self._crew is not None:
             self._crew.count_out(pid, start)
 
     def _tell(self, event: Event) -> None:
-        several = event.rank is None and event.kind != "launcher gone"  # spares have no names
-        if _key(event) in self._told and not several:
+        if event.kind in _ONCE and _key(event) in self._told:
             return
         self._told.add(_key(event))
         self.events += (event,)
