@@ -31,7 +31,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from campaign.goodput_job import RANKS, KilledJob
 from campaign.survive_job import Trouble
-from campaign.survive_notes import Process, What
+from campaign.survive_notes import Note, Process, What
 
 HERE = Path(__file__).parent
 EACH = 64  # MiB of state on a rank
@@ -140,7 +140,7 @@ def _timed(job: KilledJob, before: int, after: int, blow: float, gone: float | N
     )
 
 
-def _last(notes: Sequence[tuple[Process, Any]], what: What, attempt: int) -> float:
+def _last(notes: Sequence[tuple[Process, Note]], what: What, attempt: int) -> float:
     return max(n.at for _, n in notes if n.what is what and n.attempt == attempt)
 
 
