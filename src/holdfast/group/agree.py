@@ -8,7 +8,8 @@ others may have agreed; the next agreement tells them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import msgpack
@@ -53,7 +54,8 @@ def together(group: Group, what: str, data: object = None, error: BaseException 
             error = e  # raised here, it would leave the other ranks waiting: it is this rank's report
     reports = _up(group, what, [group.rank, _describe(error), packed])
     verdict = _decide(reports, group.size) if reports is not None else None
-    error_record, values = _unpack(_down(group, what, verdict, patience=len(_strides(group.size)) + 1))
+    heard = _down(group, what, verdict, patience=len(_strides(group.size)) + 1)
+    error_record, values = _opened(heard, group.size, what, group.rank)
     if error_record is not None:
         _raise(error_record, what, group.size, error)
     return [_unpack(v) for v in values]
@@ -73,7 +75,7 @@ def from_root(group: Group, what: str, fn: Callable[[], object]) -> object:
         except Exception as e:
             error = e
             verdict = _decide([[0, _describe(e), None]], group.size)
-    error_record, values = _unpack(_down(group, what, verdict, patience=1))
+    error_record, values = _opened(_down(group, what, verdict, patience=1), 1, what, group.rank)
     if error_record is not None:
         _raise(error_record, what, group.size, error)
     return _unpack(values[0])
@@ -108,6 +110,7 @@ def _up(group: Group, what: str, report: Report) -> list[Report] | None:
         try:
             # Each level waits longer by one timeout: the level below may have needed all of its own.
             parts = group.gather(_pack(reports), cohort, what, patience=level + 1)
+            found = None if parts is None else [r for part in parts for r in _reports(part, what, group.rank)]
         except HoldfastError as e:
             # A leader passes on what it met, instead of what it did not get. A rank that could not hand over its
             # reports goes on to take the verdict: the leader may have them nevertheless.
@@ -115,9 +118,9 @@ def _up(group: Group, what: str, report: Report) -> list[Report] | None:
             if cohort[0] != group.rank:
                 return None
             continue
-        if parts is None:
+        if found is None:
             return None
-        reports = [r for part in parts for r in _unpack(part)]
+        reports = found
     return reports if group.rank == 0 else None
 
 
@@ -216,6 +219,39 @@ def _pack(value: object) -> bytes:
     # surrogatepass: names of files need not be valid Unicode, and stand in messages.
     packed: bytes = msgpack.packb(value, default=_plain, unicode_errors="surrogatepass")
     return packed
+
+
+def _reports(part: bytes, what: str, rank: int) -> list[Report]:
+    """What a member has sent up; RankError if it is none of this call's messages."""
+    with _of_this_call(what, rank):
+        found: list[Report] = list(_unpack(part))
+        for member, error, data in found:
+            if type(member) is not int or type(error) not in (dict, type(None)) or type(data) not in (bytes, type(None)):
+                raise ValueError("no report")
+    return found
+
+
+def _opened(verdict: bytes, count: int, what: str, rank: int) -> tuple[dict[str, Any] | None, list[bytes]]:
+    """A verdict's error, or the data of `count` ranks; RankError if it is none of this call's messages."""
+    with _of_this_call(what, rank):
+        error, values = _unpack(verdict)
+        if type(error) is not dict and not (error is None and [type(v) for v in values] == [bytes] * count):
+            raise ValueError("no verdict")
+    return error, values
+
+
+@contextmanager
+def _of_this_call(what: str, rank: int) -> Iterator[None]:
+    """A rank that comes late to what the others have given up may find a later call's messages in the place of this one's."""
+    try:
+        yield
+    except (TypeError, ValueError, msgpack.UnpackException) as error:
+        raise RankError(
+            f"{what}: rank {rank} has heard what belongs to another call: the other ranks have gone on without it, or have not "
+            "made the same collective calls. Committed versions are as they were; end the program and start it again, it "
+            "resumes.",
+            rank=rank,
+        ) from error
 
 
 def _plain(value: object) -> object:
