@@ -21,7 +21,7 @@ from .survive_notes import Process, What
 RANKS = 4
 STEPS = 1 << 30  # more than any job does: it is ended by the clock
 STARTS = 120.0  # seconds for a job to compute
-HANG = 60.0  # seconds without a step of any rank, or a note of any process
+HANG = 120.0  # seconds without a step of any rank, or a note of any process
 LOOK = 0.25  # seconds between looks at whether it hangs
 
 
