@@ -40,7 +40,7 @@ holdfast.launch(main, "run")
 @pytest.fixture
 def start(supervise: Callable[..., Job], tmp_path: Path) -> Callable[[int], Job]:
     (tmp_path / "program.py").write_text(PROGRAM)
-    words = ["-n", 2, "--spares", 1, "--grace", 5, "--", sys.executable, "program.py"]
+    words = ["-n", 2, "--spares", 1, "--grace", 2, "--", sys.executable, "program.py"]
     return lambda steps: supervise(*words, steps)
 
 
