@@ -133,7 +133,8 @@ def campaign(
         found[f"ratio, MTBF {mtbf:g} s"] = round(one["ratio"], 3)
         found[f"goodput, MTBF {mtbf:g} s"] = round(one["goodput"], 4)
         if not (one["kills"] and one["checkpoints"]):
-            found["problems"].append(f"MTBF {mtbf:g} s: too short to tell: {one['kills']} kills, {one['checkpoints']} checkpoints")
+            few = f"{one['kills']} kills, {one['checkpoints']} checkpoints"
+            found["problems"].append(f"MTBF {mtbf:g} s: too short to tell: {few}")
         elif one["ratio"] < PROMISED:
             found["problems"].append(f"MTBF {mtbf:g} s: {one['ratio']:.3f} of the best, not {PROMISED}")
     return found
