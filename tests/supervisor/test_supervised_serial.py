@@ -287,7 +287,7 @@ def test_a_program_that_leaves_its_run_unfinished(supervise, tmp_path):
 
 def test_an_orphan_is_taken_over(supervise, serial, tmp_path, undisturbed):
     run = tmp_path / "run"
-    job = supervise("--", *serial, "run", 30, 0.3)
+    job = supervise("--", *serial, "run", 30, 0.6)
     orphan = until(lambda: at_version(run, 2))
     job.signal(signal.SIGKILL)
     job.end()
