@@ -74,7 +74,7 @@ def auto(mtbf: float | None = None, *, shortest: float = 1.0, longest: float = 3
     `holdfast.run.interval` says where each is valid. Checkpoints take at most a quarter of the time, whatever the
     failure rate; where one every `longest` seconds would take more than a tenth of it, they are rarer than that.
 
-    The first checkpoint of a program whose costs are not known yet comes early: after a fifth of `mtbf`, at most 60 s.
+    The first checkpoint of a program whose costs are not known yet comes early: after a fifth of `mtbf`, at most 5 s.
     With several ranks the dearest one's interval holds for all. ConfigError for numbers that make no sense.
     """
     if mtbf is not None and not _positive(mtbf):

@@ -97,8 +97,8 @@ def test_auto_is_dalys_estimate_for_the_median_cost():
 def test_the_first_checkpoint_is_early():
     c = Costs()
     assert c.interval(holdfast.auto()) == c.interval(holdfast.overhead(0.01)) == FIRST_SECONDS
-    assert c.interval(holdfast.auto(200.0)) == 40.0
-    assert c.interval(holdfast.auto(200.0, longest=5.0)) == 5.0
+    assert c.interval(holdfast.auto(20.0)) == 4.0
+    assert c.interval(holdfast.auto(200.0, longest=3.0)) == 3.0
     assert c.interval(holdfast.auto(2.0)) == 1.0
     c.recall(1.0, 8.0)
     assert (c.stall, c.flight) == (1.0, 8.0)

@@ -224,9 +224,14 @@ def _relaunch(error: RepairError) -> NoReturn:
 
 def _warm() -> None:
     """Have at hand what a rank needs to open and restore a run: a spare has nothing else to do."""
-    from .. import recovery  # noqa: F401
-    from ..capture import tracker  # noqa: F401
-    from . import levels, resume  # noqa: F401
+    import getpass  # noqa: F401
+
+    from .. import health, recovery  # noqa: F401
+    from ..capture import room, tracker  # noqa: F401
+    from ..group import mpi  # noqa: F401
+    from ..health import beat, judging, moving, stacks  # noqa: F401
+    from . import levels, resume, watching  # noqa: F401
+    from .levels import ahead, aside, copier, keeper, placing, retaining  # noqa: F401
 
 
 __all__ = ["launch_with_spares"]
