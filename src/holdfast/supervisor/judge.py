@@ -86,7 +86,9 @@ def judge(
     if last.falls and _counts(last) and not any(run.places for run in runs) and not _passed(last):
         return Verdict("no progress", EXIT_NO_PROGRESS, _gives_up([last], serial))
     barren = _barren(executions, since_fall=True)
-    if len([e for e in barren if not e.lost_nodes]) >= TRIES or len(barren) >= LOSSES:
+    # What the last one left on its nodes alone the next start tells.
+    enough = TRIES + any(run.places for run in last.runs)
+    if len([e for e in barren if not e.lost_nodes]) >= enough or len(barren) >= LOSSES:
         return Verdict("no progress", EXIT_NO_PROGRESS, _gives_up(barren, serial))
     if max_restarts is not None and len(executions) > max_restarts:
         text = f"{max_restarts} restart{'s' * (max_restarts != 1)} allowed and used. {_safe(runs)}{_again(runs)}"
