@@ -38,6 +38,7 @@ def talking() -> set[str]:
     return found - set(ELSEWHERE)
 
 
+@pytest.mark.timeout(300)  # half a minute, of which most is waiting for deadlines; eighteen processes have to start
 def test_a_rank_stops_at_any_call(record_property: pytest.RecordProperty) -> None:
     with stopped.Teams(TEAMS) as teams:
         stops, problems = stopped.all_stops(teams, list(SCENES))
