@@ -64,9 +64,9 @@ def hit(struck: Struck, processes: Iterable[tuple[int, int]], number: int = sign
     victims = [
         (pid, start) for pid, start in processes if start and start_of(pid) == start and state_of(pid) not in "ZX"
     ]
+    struck.at = time.monotonic()  # before: on a busy machine others may notice sooner than this goes on
     for pid, _ in victims:
         os.kill(pid, number)
-    struck.at = time.monotonic()
     struck.first = struck.first or struck.at
     struck.pids += victims
     gone = "T" if number == signal.SIGSTOP else "ZX"

@@ -198,6 +198,7 @@ def test_blocks_of_an_exchange_that_failed_are_not_used_again(monkeypatch):
     monkeypatch.setattr(exchanging, "_spare", [])
     scheme, sizes = Scheme(3, 1), [9000] * 3
     kept, net = members_of(scheme, sizes), Net(3)
-    with pytest.raises(DeadlineError):
+    with pytest.raises(DeadlineError, match="waited for ranks 1-2.") as caught:
         exchange(QueueChannel(net, 0), scheme, sizes, scheme.encoding(), range(3), {0: kept[0]}, 0.05, "version 7")
+    assert caught.value.rank == 1
     assert exchanging._spare == []

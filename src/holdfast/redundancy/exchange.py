@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..errors import DeadlineError
 from ..group.channel import Channel, Moving
+from ..group.waiting import ranks_text
 from ..store.aligned import empty
 from ..store.base import Bytes
 from .coding import add_up_all
@@ -56,6 +57,7 @@ class MemoryMember(Member, Protocol):
 
 
 class _Sending(NamedTuple):
+    to: int
     moving: Moving
     block: Bytes
     member: Member | None  # who has given the block; None: it was computed, in staging memory
@@ -81,6 +83,7 @@ class _Computing(NamedTuple):
 class _Landing(NamedTuple):
     """A result on its way here that another process has computed: the first `sent` bytes of `block`, the others are zero."""
 
+    home: int
     moving: Moving | None
     symbol: Symbol
     offset: int
@@ -168,7 +171,7 @@ class _Exchange:
                 while not self.computed:
                     self._progress()
                 for result in self.computed.popleft():
-                    self.sending.append(_Sending(self.channel.send(result.to, result.block), result.staging, None))
+                    self.sending.append(_Sending(result.to, self.channel.send(result.to, result.block), result.staging, None))
             else:
                 self._land(here, offset)
             while (
@@ -195,7 +198,7 @@ class _Exchange:
     def _send(self, here: _Here, offset: int) -> None:
         for member, symbol, nbytes in here.given:
             block = member.read(symbol.parity, symbol.number, offset, nbytes)
-            self.sending.append(_Sending(self.channel.send(here.shape.home, block), block, member))
+            self.sending.append(_Sending(here.shape.home, self.channel.send(here.shape.home, block), block, member))
 
     def _receive(self, here: _Here, offset: int) -> None:
         arriving, parts = [], []
@@ -220,7 +223,7 @@ class _Exchange:
                 block = staging[:nbytes]
             sent = min(nbytes, here.shape.known)
             moving = self.channel.receive(here.shape.home, block[:sent]) if sent else None
-            self.landing.append(_Landing(moving, symbol, offset, block, sent, staging))
+            self.landing.append(_Landing(here.shape.home, moving, symbol, offset, block, sent, staging))
 
     def _progress(self) -> None:
         """Take what has arrived; wait a little if nothing has. The first in line first: the others' blocks come behind its."""
@@ -249,15 +252,25 @@ class _Exchange:
     def _wait(self) -> None:
         idle = time.monotonic() - self.moved
         if idle > self.timeout:
+            late = sorted(self._awaited())
             raise DeadlineError(
-                f"{self.what}: nothing has come from the other members of the redundancy set for {self.timeout:.4g} s. "
-                "Versions "
-                "are as they were; this one is not protected. See whether their ranks are hung, stopped or gone.",
+                f"{self.what}: nothing has come from the other members of the redundancy set for {self.timeout:.4g} s; waited "
+                f"for {ranks_text(late)}. Versions are as they were; this one is not protected. See whether their ranks are "
+                "hung, stopped or gone.",
+                rank=late[0] if late else None,
             )
         if idle > 2e-3:
             time.sleep(min(idle / 16, 1e-3))
         else:
             time.sleep(0)  # another process may have the very block, and wait for this core
+
+    def _awaited(self) -> set[int]:
+        """Ranks of the channel of which a message, or the word that one was taken, has not come."""
+        found = {sending.to for sending in self.sending} | {landing.home for landing in self.landing}
+        for computing in self.computing:
+            sources = [source for member, source, *_ in computing.here.terms if member is None]
+            found.update(sources[: len(computing.arriving)])
+        return found
 
     def _keep(self, landing: _Landing) -> None:
         block, symbol = landing.block, landing.symbol

@@ -215,7 +215,7 @@ class Writer(Publishing):
         flight = self._flight
         if flight is None:
             return
-        if not flight.wait(6 * self.options.timeout if seconds is None else seconds):
+        if not flight.wait(10 * self.options.timeout if seconds is None else seconds):
             raise DeadlineError(
                 f"Version {flight.name} is in flight for longer than any wait in it may last. The versions before it are "
                 "intact. End the program and start it again; it resumes.",

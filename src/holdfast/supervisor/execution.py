@@ -28,6 +28,7 @@ HOSTFILE = "hosts"
 IDLE = 10.0  # seconds that mpirun gets to leave when none of its ranks lives
 OWN_FAULT = 213  # exit code of Open MPI's mpirun after an error of its own (ERR_SILENT, -43)
 EARLY = 1.5  # seconds that the others get to leave when one has gone before the run was opened
+UNREPAIRED = 60.0  # seconds in which a lost rank is replaced in place, or all leave, several times over
 START = 60.0  # seconds that mpirun gets to start its first rank, where we would see one
 NAMES = 500  # names of earlier executions that are told to the next one
 MOMENT = 2.0  # seconds that processes get to vanish by themselves when what was started has left in good order
@@ -82,6 +83,7 @@ class Running:
         self.stillborn = False
         self.seen: set[tuple[int, int]] = set()  # ranks and spares, before a run was opened
         self.lost_since: float | None = None
+        self.torn_since: float | None = None
         self.overdue = False  # whether it was ended because the time limit was over
         self.resumed: list[tuple[facts.Opened, str]] = []  # attempts that go on from a version, and where its data came from
         self.tidied: set[str] = set()  # runs from which what earlier supervisors had left has been cleared away
@@ -161,6 +163,9 @@ class Running:
         elif not owner.serial and self._empty(child):
             owner.told.say("mpirun has no rank left and does not leave: it is ended")
             self._kill(child)
+        elif owner.spares and self._unrepaired():
+            owner.told.say(f"a rank has been gone for {UNREPAIRED:g} s and was not replaced: what is left of the job is ended")
+            self._kill(child)
         elif owner.spares and not self.opened and self._lost_early(child):
             owner.told.say("a process has died before the run was opened, for which MPI waits for ever: it is ended")
             self.stillborn = True
@@ -236,6 +241,23 @@ class Running:
             return False
         self.empty_since = self.empty_since or time.monotonic()
         return time.monotonic() - self.empty_since > IDLE
+
+    def _unrepaired(self) -> bool:
+        """Whether ranks are gone for good while others stay: a hung one, that nobody could end, keeps mpirun for ever when all
+        others have left. Not at a run's end, after which ranks leave when they like."""
+        gone = sum(p.here and not p.alive for p in self.processes)
+        if not 0 < gone < len(self.processes):
+            self.torn_since = None
+            return False
+        self.torn_since = self.torn_since or time.monotonic()
+        if time.monotonic() - self.torn_since < UNREPAIRED:
+            return False
+        self.torn_since = None  # not looked at again at once
+        try:
+            runs = facts.gather(self.owner.urls, self.opened, self.name)
+        except HoldfastError:
+            return False
+        return any(run.end is None and not run.complete for run in runs)
 
     def _lost_early(self, child: Child) -> bool:
         """Whether a rank or a spare is gone although no run was opened: with spares mpirun goes on, and the others wait in
