@@ -196,6 +196,41 @@ def test_a_flipped_bit_is_rebuilt_around(comm, shared_tmp, node, caplog, kind):
     leave(run)
 
 
+def test_lines_behind_a_version_that_is_rebuilt_stay(comm, shared_tmp, node):
+    """A rank that finds its newest state damaged goes on from an older one, as it seems, until all have settled."""
+    if comm.size < 3:
+        return
+    levels = [holdfast.memory(), holdfast.xor(), holdfast.global_(every=holdfast.versions(2))]  # version 2 is there
+    path = shared_tmp / f"log{comm.rank}.txt"
+    run, u = program(comm, shared_tmp, levels=levels)
+    log = run.file(path, "a")
+    for step in run.steps(4, every=EACH):
+        u += comm.rank + step
+        log.write(f"{step}\n")
+        if step == 3:
+            break
+    run._x.writer.arrive()
+    assert run._x.writer.levels.keeper.finish(20)
+    log.flush()
+    comm.Barrier()
+    if comm.rank == 0:
+        (data,) = (shared_tmp / "nodes" / "node1").glob("*/*/versions/00000003*/data/r000001")
+        data.chmod(0o600)
+        flip(data, 5000)
+    comm.Barrier()
+    run, u = program(comm, shared_tmp, run, levels=levels)
+    log = run.file(path, "a")
+    if comm.rank == 1:  # killed here, it must find all of them again
+        assert run._x.resume.link.name.startswith("00000002") and path.read_text().split() == list("0123")
+    run.ready()
+    assert run.restored.version == 3 and "rebuilt" in run.restored.sources[1]
+    assert np.array_equal(u, expected(comm.rank, u.size, 3)) and path.read_text().split() == list("012")
+    log.write("next\n")
+    log.flush()
+    assert path.read_text().split() == [*"012", "next"]
+    leave(run)
+
+
 def test_full_memory_goes_to_the_store_and_comes_back(comm, shared_tmp, node, caplog, monkeypatch):
     from holdfast.catalog.places import Place
 

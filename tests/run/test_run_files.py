@@ -261,3 +261,55 @@ def test_two_handles_of_one_file_do_not_overwrite_each_other(start):
     run.complete()
     run.close()
     assert sorted(Path("log.txt").read_text().split()) == ["f", "f", "g", "g"]
+
+
+class _Opened:
+    """Output files of a process, without a run."""
+
+    def __init__(self, place, *lines):
+        from holdfast.run.outfiles import OutFiles
+        from holdfast.store import PosixStore
+
+        self.path = place / "out.txt"
+        self.path.write_text("".join(lines))
+        self.files = OutFiles(PosixStore(str(place / "run"), create=True), 0, lambda: None)
+
+    def stored(self, *lines):
+        from holdfast.format import StoredFile, digest
+
+        text = "".join(lines).encode()
+        return StoredFile(str(self.path), len(text), digest(text), str(self.path))
+
+
+@pytest.mark.parametrize("mode", ["a", "w"])
+@pytest.mark.parametrize("settled", [1, 2, 3])
+def test_nothing_is_cut_before_it_is_settled_if_a_newer_version_may_be(tmp_path, mode, settled):
+    lines = ["one\n", "two\n", "three\n"]
+    it = _Opened(tmp_path, *lines)
+    handle = it.files.open(str(it.path), mode, it.stored(*lines[:2]), {}, cut=False)
+    assert it.path.read_text() == "one\ntwo\nthree\n"
+    it.files.settle((it.stored(*lines[:settled]),))
+    handle.write("on\n")
+    handle.close()
+    assert it.path.read_text().split() == ["one", "two", "three"][:settled] + ["on"]
+
+
+@pytest.mark.parametrize(("mode", "left"), [("a", ["before"]), ("w", [])])
+def test_a_heading_stays_where_what_a_lost_attempt_wrote_goes(tmp_path, mode, left):
+    it = _Opened(tmp_path, "before\n")
+    it.files.open(str(it.path), mode, None, {}).close()  # that the file was there is on record now
+    it = _Opened(tmp_path, "before\n", "lost\n")
+    handle = it.files.open(str(it.path), mode, None, {}, cut=False)
+    handle.write("heading\n")
+    it.files.settle(())
+    handle.write("on\n")
+    handle.close()
+    assert it.path.read_text().split() == [*left, "heading", "on"]
+
+
+def test_a_file_that_lacks_what_the_version_knows_is_told_at_settling_too(tmp_path):
+    it = _Opened(tmp_path, "one\n")
+    it.files.open(str(it.path), "a", it.stored("one\n"), {}, cut=False)
+    with pytest.raises(holdfast.MismatchError, match="has 4 bytes; the version to resume from knows 8"):
+        it.files.settle((it.stored("one\n", "two\n"),))
+    it.files.close()

@@ -24,6 +24,7 @@ class _Open:
     handles: list[IO[Any]]
     before: int | None  # bytes that were there before the run first wrote to it; None if the record of it is damaged
     known: bool  # whether the version for which it was opened knew it
+    uncut: int | None = None  # bytes that it was found with, where it was not cut then: the program's own come behind them
 
 
 class OutFiles:
@@ -38,7 +39,8 @@ class OutFiles:
     def open(
         self, name: str, mode: str, stored: StoredFile | None, options: dict[str, Any], cut: bool = True
     ) -> IO[Any]:
-        """Open `name`. `stored`: what the version to resume from knows of it; `cut`: False if nobody knows which that is."""
+        """Open `name`. `stored`: what the version to resume from knows of it; `cut`: False if nobody knows yet which that is,
+        or none at all: a newer one may know more of it, and what has been cut off is gone."""
         letter = mode.replace("b", "").replace("t", "")
         if letter not in ("a", "w"):
             raise UsageError(f"run.file({name!r}, {mode!r}): the mode must be 'a' or 'w', with 'b' for bytes.")
@@ -49,14 +51,15 @@ class OutFiles:
         earlier = self._files.get(name)
         if earlier is not None:  # again within one execution: nothing to cut
             _flush(earlier.handles)
-            before, known = earlier.before, earlier.known
+            before, known, uncut = earlier.before, earlier.known, earlier.uncut
         else:
             before, known = self._cut(name, path, stored, letter == "a", cut), stored is not None
+            uncut = None if cut else os.path.getsize(path) if os.path.exists(path) else 0
         handle = open(  # noqa: SIM115 - the program closes it, or `close`
             path, _how(letter, path) + ("b" if "b" in mode else ""), **options
         )
         handle.seek(0, os.SEEK_END)
-        self._files[name] = _Open(path, [*(earlier.handles if earlier else []), handle], before, known)
+        self._files[name] = _Open(path, [*(earlier.handles if earlier else []), handle], before, known, uncut)
         return handle
 
     def _check_one_name(self, name: str, path: str) -> None:
@@ -104,19 +107,21 @@ class OutFiles:
             return nbytes
 
     def settle(self, stored: tuple[StoredFile, ...]) -> None:
-        """Cut the open files back to an older version than the one they were opened for, or gone on from."""
+        """Cut the open files back to the version that is gone on from. MismatchError if one is not what that knows."""
         known = {f.path: f for f in stored}
         for name, file in self._files.items():
             path = file.path
             _flush(file.handles)  # first: what is still in the buffer lies behind the version as well
             if name in known:
-                if os.path.getsize(path) > known[name].nbytes:
-                    cut_back(path, known[name].nbytes, known[name].tail, self._check_fence)
+                cut_back(path, known[name].nbytes, known[name].tail, self._check_fence)
             elif file.known or self._settled:
                 # If the record of what was there before is damaged, reading it again says so.
                 before = self._before(name, path) if file.before is None else file.before
                 cut_back(path, before, None, self._check_fence)
+            elif file.uncut is not None and file.before is not None:
+                _cut_out(path, file.before, file.uncut, self._check_fence)
             # Else it is new in this execution: what the program has written so far, a heading perhaps, is its beginning.
+            file.uncut = None
             for handle in file.handles:
                 if not handle.closed:
                     handle.seek(0, os.SEEK_END)
@@ -198,6 +203,20 @@ def cut_back(path: str, nbytes: int, tail: bytes | None, check: Callable[[], Non
         with open(path, "r+b") as f:
             check()
             f.truncate(nbytes)
+            os.fsync(f.fileno())
+
+
+def _cut_out(path: str, start: int, end: int, check: Callable[[], None]) -> None:
+    """Remove the bytes from `start` to `end`: what is behind them the program has written since it opened the file."""
+    if end > start:
+        with open(path, "r+b") as f:
+            f.seek(end)
+            rest = f.read()
+            check()
+            f.seek(start)
+            f.write(rest)
+            f.truncate()
+            f.flush()
             os.fsync(f.fileno())
 
 

@@ -86,8 +86,9 @@ def open_file(x: Execution, path: str | os.PathLike[str], mode: str, options: di
     else:
         known = x.resume.known_files()
     stored = find_stored(known, name)
-    # If there are versions and none of them is whole, what the file holds is all that is left of the run.
-    return x.files.open(name, mode, stored, options, cut=x.settled or not x.resume.at_a_loss)
+    # If there are versions and none of them is whole, what the file holds is all that is left of the run; and a newer one than
+    # this rank finds whole may yet be.
+    return x.files.open(name, mode, stored, options, cut=x.settled or not (x.resume.at_a_loss or x.resume.may_return))
 
 
 def drop(x: Execution, name: str) -> None:

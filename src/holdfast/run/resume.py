@@ -84,6 +84,13 @@ class Resume:
         return self._open() is None and bool(self._candidates)
 
     @property
+    def may_return(self) -> bool:
+        """Whether `settle` may yet find a newer candidate whole than this rank does: what is damaged here, the ranks together
+        may rebuild (local)."""
+        self._open()
+        return self._recovery is not None and self._index > 0
+
+    @property
     def link(self) -> Link:
         name, digest = self._candidates[self._index]
         return Link(name, digest)
