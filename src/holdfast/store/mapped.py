@@ -7,6 +7,7 @@ mapping does would be a signal, not an error. So the length is looked at again b
 from __future__ import annotations
 
 import mmap
+import time
 from _thread import start_new_thread
 from contextlib import suppress
 
@@ -18,6 +19,7 @@ from holdfast.store.files import FileReader
 
 TMPFS = 0x01021994
 _LARGE = 64 << 20  # bytes; less is given back at once, in a millisecond or two
+_MOMENT = 0.2  # seconds in which a program that restarts is back at work
 
 
 class MappedReader(FileReader):
@@ -51,10 +53,16 @@ class MappedReader(FileReader):
     def close(self) -> None:
         """Let go of the file. Reads still under way in other threads end well, views stay valid.
 
-        A large mapping is given back by a thread of its own: the kernel takes a fifth of the time of copying what is mapped."""
+        A large mapping is given back a moment later, by a thread of its own: the kernel takes a fifth of the time of copying
+        what is mapped, and the process's other threads can't be given memory meanwhile."""
         super().close()
         last = [self._map]
         self._map = None
+
+        def let_go() -> None:
+            time.sleep(_MOMENT)
+            last.clear()
+
         if self.nbytes >= _LARGE and last[0] is not None:
             with suppress(RuntimeError):  # no thread can be had: then here
-                start_new_thread(last.clear, ())
+                start_new_thread(let_go, ())
