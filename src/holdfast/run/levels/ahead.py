@@ -23,7 +23,7 @@ from ...store.memoryfile import MemoryFile
 log = logging.getLogger("holdfast")
 
 _SETTLING = 5.0  # seconds from the start in which files of earlier attempts may still take room
-_PATIENCE = 1.0  # seconds that such room is waited for
+_PATIENCE = 2.0  # seconds that such room is waited for
 _STEP = 16 << 20  # bytes that are faulted in before somebody may ask for the file again
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -12,6 +13,7 @@ from ...store import Store
 from ..tidying import told
 
 _LARGE = 32 << 20  # bytes: some milliseconds
+_MOMENT = 0.5  # seconds in which a program that restarts is back at work
 _LEFT = "files that were made ahead of their versions were not deleted"
 
 
@@ -26,7 +28,8 @@ def sweep_places(places: Iterable[Place], leads: bool, beside: bool = False) -> 
 
 
 def _delete(store: Store, keys: list[str]) -> None:
-    """These, and no others: this attempt's own files may be there by now."""
+    """These, and no others: this attempt's own files may be there by now. A moment later, for the cores are wanted now."""
+    time.sleep(_MOMENT)
     with told(_LEFT):
         for key in keys:
             store.delete(key)
