@@ -291,7 +291,7 @@ def test_nothing_is_cut_before_it_is_settled_if_a_newer_version_may_be(tmp_path,
     it.files.settle((it.stored(*lines[:settled]),))
     handle.write("on\n")
     handle.close()
-    assert it.path.read_text().split() == ["one", "two", "three"][:settled] + ["on"]
+    assert it.path.read_text().split() == [*["one", "two", "three"][:settled], "on"]
 
 
 @pytest.mark.parametrize(("mode", "left"), [("a", ["before"]), ("w", [])])
