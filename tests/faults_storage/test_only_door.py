@@ -39,6 +39,7 @@ ALLOWED = {
     ("engine/helper/protection.py", "__init__"): "reads /proc/PID/maps",
     ("engine/helper/spawn.py", "*"): "descriptors between the program and its helper process",
     ("group/repair/means.py", "*"): "reads /proc/self/maps for MPI's library",
+    ("group/repair/members.py", "*"): "reads /proc: which process of which node this is",
     ("group/repair/watchdog.py", "*"): "writes the last words of a process that leaves to stderr",
     ("state/pickled.py", "_fill"): "names numpy.memmap so as to refuse it",
 }

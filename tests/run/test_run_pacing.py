@@ -83,7 +83,7 @@ def test_the_interval_follows_what_checkpoints_cost(now):
             pacer.taken(step)
         now[0] += 1.0
     gaps = [b - a for a, b in pairwise(heads)]
-    assert heads[0] == 1000.0 + 60.0  # nothing is known
+    assert heads[0] == 1000.0 + 5.0  # nothing is known
     assert gaps[:6] == [round(daly(2.0, 2000.0) + 0.5)] * 6  # 88.1: at the next head
     assert gaps[-1] == round(daly(20.0, 2000.0) + 0.5)
 
