@@ -13,7 +13,7 @@ import pytest
 from campaign import stopped, stopped_points, stopped_spares
 from campaign.stopped_scenes import SCENES
 
-TEAMS, STOPS, SEED = 6, 20, 5
+TEAMS, STOPS, SEED = 6, 12, 5
 
 SOURCE = Path(stopped.__file__).parents[2] / "src" / "holdfast"
 TALKS = re.compile(
