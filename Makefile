@@ -16,7 +16,7 @@ demo: $(READY) ## heat on 4 ranks: one is killed, the run resumes, the result is
 	$(PY) examples/demo.py
 
 test: lint $(MPICH) ## all tests: static checks, serial (two at a time, then those that must be alone), then MPI at 1, 2, 3 and 4 ranks
-	$(PY) -m pytest -n 2 --dist loadfile -m "not alone"
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 	$(PY) -m pytest -m alone
 	$(PY) tests/run_mpi.py 1 & one=$$!; $(PY) tests/run_mpi.py 2; two=$$?; wait $$one && exit $$two
 	$(PY) tests/run_mpi.py 3

@@ -37,10 +37,13 @@ ALONE = (
     "benchmarks", "cluster", "health", "helper", "repair", "run/test_run_time_limit.py",
     "supervisor/test_supervised_levels.py", "supervisor/test_supervised_mpi.py", "supervisor/test_supervised_nodes.py",
 )  # fmt: skip
+# These take longest, and are begun with: of what is left to the end, one of the two would wait for the other's last file.
+FIRST = ("survive", "stopped", "faults_storage", "levels", "kills", "supervisor", "cli/test_cli_levels.py", "examples")
 _TESTS = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(item.path.is_relative_to(_TESTS / name) for name in FIRST))
     for item in items:
         if any(item.path.is_relative_to(_TESTS / name) for name in ALONE):
             item.add_marker("alone")
