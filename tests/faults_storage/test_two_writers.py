@@ -21,8 +21,8 @@ def test_stopped_at_storage_calls(ground: Path, say: list[str], what: str, every
     """It reports no success unless the other stands on it; nothing of it is taken for the newest; no number counts twice.
 
     With a file that it has opened it does the same whenever the other comes: of the calls between two that look a name up or
-    change something, one at random stands for all. Of checkpoint and opening only every second of these is played, and one of each kind
-    (which call, on which file). Part E of `make campaign` takes every call."""
+    change something, one at random stands for all. Of checkpoint and opening only every second of these is played, and one of
+    each kind (which call, on which file). Part E of `make campaign` takes every call."""
     points = run_campaign("fs_writers", ground.with_name(what), "small", what, str(every))
     told = ", ".join(f"{n} {how}" for how, n in sorted(points.items()))
     say.append(f"two writers, {what}: {sum(points.values())} points: {told}")
