@@ -10,6 +10,7 @@ there, so that a missed deadline leaves nothing behind but sends and the chunk t
 from __future__ import annotations
 
 import struct
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RankError
@@ -29,29 +30,36 @@ _unfinished: set[Transfer] = set()
 
 
 class Transfer:
-    """A nonblocking MPI call under way, with the memory that it uses."""
+    """A nonblocking MPI call under way, with the memory that it uses. Any thread may ask for it: MPI is asked by one at a time,
+    since two that test one request at once free it twice, and the next call's request with it."""
 
     def __init__(self, request: Any, *buffers: object) -> None:
         self._request: Any = request
         self._buffers = buffers
         self._error: Exception | None = None
+        self._asking = threading.Lock()
         _unfinished.add(self)
 
     def done(self) -> bool:
         """Whether it is over (makes progress). Raises mpi4py's exception if it failed, each time."""
-        if self._error is not None:
-            raise self._error
-        if self._request is None:
-            return True
+        if not self._asking.acquire(blocking=False):
+            return False  # another thread, in `reap`, is asking: its answer is there the next time
         try:
-            over: bool = self._request.Test()
-        except Exception as e:
-            self._error = e
-            raise
-        if over:
-            self._request = None
-            _unfinished.discard(self)
-        return over
+            if self._error is not None:
+                raise self._error
+            if self._request is None:
+                return True
+            try:
+                over: bool = self._request.Test()
+            except Exception as e:
+                self._error = e
+                raise
+            if over:
+                self._request = None
+                _unfinished.discard(self)
+            return over
+        finally:
+            self._asking.release()
 
 
 def reap() -> None:
