@@ -55,8 +55,7 @@ def _disturb(job: Heat, scene: Scene, outcome: Outcome) -> None:
     killed, seen = time.monotonic(), len(job.out)
     if not isinstance(scene.loss, tuple):
         job.kill_rank(scene.loss if isinstance(scene.loss, int) else 0)
-    for name in scene.nodes:
-        job.kill_node(name)
+    job.kill_nodes(scene.nodes)
     job.wait("the job's death", lambda: " died after " in job.err)
     if scene.loss == "":
         for name in job.standins.cluster.nodes():
@@ -84,7 +83,7 @@ def _then(job: Heat, scene: Scene, outcome: Outcome) -> None:
     else:
         job.wait("a rebuild", lambda: "rebuilt into" in job.out)
     if scene.then.startswith("another node"):
-        job.kill_node("node2")
+        job.kill_nodes(["node2"])
         outcome.second = "late" if "holdfast: resumes" in job.out else "in time"
         return
     job.kill_everything()

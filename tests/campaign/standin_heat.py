@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -114,8 +114,15 @@ class Heat:
             raise Trouble(f"rank {rank} is to be killed, and its processes are {pids}")
         os.kill(pids[0], signal.SIGKILL)
 
-    def kill_node(self, name: str) -> None:
-        self.standins.cluster.kill(name)
+    def kill_nodes(self, names: Iterable[str]) -> None:
+        """All at one moment for the supervisor: between two of them it could look, and begin on the one that is lost next."""
+        assert self.job is not None
+        self.job.signal(signal.SIGSTOP)
+        try:
+            for name in names:
+                self.standins.cluster.kill(name)
+        finally:
+            self.job.signal(signal.SIGCONT)
 
     def wipe_memory(self, name: str) -> None:
         """As if a node had been started anew, but for its scratch directory."""
