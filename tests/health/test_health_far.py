@@ -203,7 +203,7 @@ def main(run):
                 os.kill(pid, signal.SIGCONT)
     world.Barrier()
     time.sleep(0.5 * node)
-holdfast.launch(main, "run", comm=world, stall_timeout=60)
+holdfast.launch(main, "run", comm=world)
 time.sleep(2.0 * (1 - node))
 say("end", world.rank)
 """

@@ -196,6 +196,37 @@ def test_a_flipped_bit_is_rebuilt_around(comm, shared_tmp, node, caplog, kind):
     leave(run)
 
 
+@pytest.mark.parametrize("m", [1, 2])
+def test_what_is_rebuilt_from_a_bit_that_nobody_reads(comm, shared_tmp, node, caplog, m):
+    """Behind the last object of rank 1 a bit flips, which a restart does not notice, and in rank 0's data one that it does.
+    The latter's stream is rebuilt, and wrong where rank 1's is: all there is gets read through, and there is an end."""
+    if comm.size < m + 2:
+        return
+    levels = [holdfast.memory(), holdfast.rs(comm.size, m), FAR]
+    run, u = program(comm, shared_tmp, levels=levels)
+    advance(run, u, 4)
+    comm.Barrier()
+    for rank, at in ((0, 5000), (1, -10)):
+        if comm.rank == rank:
+            (path,) = (shared_tmp / "nodes" / f"node{rank}").glob(f"*/*/versions/00000003*/data/r{rank:06d}")
+            path.chmod(0o600)
+            flip(path, path.stat().st_size + at if at < 0 else at)
+    comm.Barrier()
+    with caplog.at_level(logging.WARNING, "holdfast"):
+        run, u = program(comm, shared_tmp, run, levels=levels)
+        if m == 1:  # two are damaged
+            with pytest.raises(holdfast.NoWholeVersionError):
+                run.ready()
+        else:
+            run.ready()
+            assert run.restored.version == 3 and not read(run, "global")
+            assert [rank for rank, source in enumerate(run.restored.sources) if "rebuilt" in source] == [0, 1]
+            assert np.array_equal(u, expected(comm.rank, u.size, 3))
+    if comm.rank == 1:
+        assert "rank 1 of version 00000003-a000001 is damaged in this node's memory: it is no source" in caplog.text
+    leave(run)
+
+
 def test_lines_behind_a_version_that_is_rebuilt_stay(comm, shared_tmp, node):
     """A rank that finds its newest state damaged goes on from an older one, as it seems, until all have settled."""
     if comm.size < 3:

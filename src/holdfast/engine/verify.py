@@ -45,6 +45,16 @@ def verify_version(store: Store, commit: Commit, threads: int, progress: Progres
     yield from Verifier(store, threads).version(commit, progress)
 
 
+def verify_own(store: Store, commit: Commit, part: Part) -> Iterator[Damage]:
+    """Every damage of a rank's own data file, between its extents too (local). `store`: where the file is; the version's other
+    files, and other versions', are not looked for there."""
+    files = DataFiles(store, f"{commit.path}/{data_name(part.rank)}", part, named=False)
+    try:
+        yield from Verifier(store, 1, own=True).part(files, commit, lambda nbytes: None, set())
+    finally:
+        files.close()
+
+
 class Verifier:
     """Verifies one version after the other and reads what they share once. `own`: only what stands in each version's own
     files, and no links."""
@@ -78,13 +88,12 @@ class Verifier:
             # A damage is found once and told of each version that uses the block: as the block's, not as one version's.
             files = DataFiles(self._store, f"{commit.path}/{data_name(rank)}", part, named=False)
             try:
-                yield from self._part(files, commit, progress, seen)
+                yield from self.part(files, commit, progress, seen)
             finally:
                 files.close()
 
-    def _part(
-        self, files: DataFiles, commit: Commit, progress: Progress, seen: set[_Place]
-    ) -> Iterator[Damage]:
+    def part(self, files: DataFiles, commit: Commit, progress: Progress, seen: set[_Place]) -> Iterator[Damage]:
+        """Every damage of one rank's part, but for those whose places were `seen` (local)."""
         part = files.part
         missing = set()
         for number in range(1 if self._own else len(files.keys)):

@@ -162,11 +162,9 @@ class Watching:
         crew.on_spare_lost = lost
 
     def _watch_nodes(self, board: Board | None, stall: float | None) -> Far | None:
-        """What looks for signs of other nodes (collective); None where there are none, or it can't be had. Only with
-        `stall_timeout`: its thread's messages go through MPI while the program's calls do, and one start in thirty was seen to
-        wait for a message that had been sent (not explained yet)."""
+        """What looks for signs of other nodes (collective); None where there are none, or it can't be had."""
         group = self._group
-        if group is None or group.size == 1 or stall is None:
+        if group is None or group.size == 1:
             return None
         mine = [board.node if board is not None else "", os.uname().nodename]
         try:

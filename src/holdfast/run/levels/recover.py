@@ -1,7 +1,7 @@
 """What the nodes hold brought to where it is needed: reports gathered, the plan made, the plan carried out (all collective).
 
 Done when a run is opened, and again whenever something of it turns out to be damaged: each time there is less to plan with, so
-that it comes to an end.
+that it comes to an end (what was rebuilt and is damaged all the same: `distrust`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...catalog import read_commit
+from ...catalog.places import KINDS
 from ...errors import DamageError, HoldfastError, StorageError
 from ...format import RECORD_LIMIT, Link
 from ...format.keys import COMMIT_NAME
 from ...group import Group, from_root, together
+from .distrust import Brought, read_through
 from .ladder import Ladder
 from .view import Holding, View, as_store
 
@@ -42,7 +44,7 @@ class Recovery:
         self._run_id, self._domain = run_id, domain
         self._bad: set[Holding] = set()  # of all ranks' nodes
         self._holdings: Holdings | None = None  # on rank 0
-        self._carried: set[str] = set()
+        self._brought = Brought()
         self.sources: dict[str, list[str]] = {}  # by version's name: each rank's source, in words
 
     @property
@@ -153,11 +155,40 @@ class Recovery:
         return any(bool(new) for new in together(self._group, "comparing damage", bool(self.view.bad - self._bad)))
 
     def _share_bad(self) -> None:
-        told = together(self._group, "telling what is damaged", [list(h) for h in sorted(self.view.bad)])
-        before = len(self._bad)
-        self._bad |= {(str(k), str(v), int(r)) for one in told if isinstance(one, list) for k, v, r in one}
-        if len(self._bad) > before:
-            self.look()
+        found = self._tell_bad("telling what is damaged")
+        if not found:
+            return
+        suspect, hopeless = self._brought.suspect(found)
+        for version in suspect:
+            self._read_through(version)
+        for version in hopeless:
+            if self._group.rank == 0:
+                log.warning("version %s is damaged, rebuilt twice: nodes are not asked for it any more", version)
+            self.view.bad |= {(kind, version, rank) for kind in KINDS for rank in range(self._group.size)}
+        if suspect or hopeless:
+            self._tell_bad("telling what was made from it")
+        self.look()
+
+    def _tell_bad(self, what: str) -> set[Holding]:
+        """All ranks know what any has found; what is new of it (collective)."""
+        told = together(self._group, what, [list(h) for h in sorted(self.view.bad)])
+        new = {(str(k), str(v), int(r)) for one in told if isinstance(one, list) for k, v, r in one} - self._bad
+        self._bad |= new
+        return new
+
+    def _read_through(self, version: str) -> None:
+        """What this node holds of a version, shared out among its ranks (local)."""
+        of, me = self.ladder.nodes.of, self._group.rank
+        mine = [rank for rank, node in enumerate(of) if node == of[me]]
+        try:
+            commit = read_commit(as_store(self.view), "checkpoint", version)[0]
+            share = slice(mine.index(me), None, len(mine))
+            for holding in read_through(self.ladder.places, commit, share, self._bad):
+                kind, _, rank = holding
+                log.warning("rank %d of version %s is damaged in this node's %s: it is no source", rank, version, kind)
+                self.view.bad.add(holding)
+        except (DamageError, StorageError) as error:
+            log.warning("version %s could not be read through: %s", version, error.message)
 
     def _plan(self, candidates: Names) -> RecoveryPlan | None:
         from ...recovery import RecoveryPlan
@@ -218,6 +249,7 @@ class Recovery:
         told = together(group, "bringing versions to their nodes", brought, error)
         # What was damaged and has been rebuilt, or come from elsewhere, is good now.
         good = {(version, rank) for one in told if isinstance(one, list) for version, rank in one}
+        self._brought.add(good)
         self._bad = {holding for holding in self._bad if holding[1:] not in good}
         self.view.bad = {holding for holding in self.view.bad if holding[1:] not in good}
 
