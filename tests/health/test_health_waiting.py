@@ -134,5 +134,17 @@ def test_who_was_seen_to_wait_counts_so_until_it_moves_or_is_seen_no_more(node: 
     time.sleep(0.11)
     own._sample(board)
     assert asked == [threading.get_ident()] and phase() == CALLING
+
+    # In a call that was told, too: a signal's handler may run in the midst of it, and not come back.
+    board.call(True)
+    own._sample(board)
+    time.sleep(0.11)
+    own._sample(board)
+    assert phase() == CALLING
+    monkeypatch.setattr("holdfast.health.beat.waits", lambda thread: False)
+    own._sample(board)
+    assert phase() == COMPUTING
+    board.call(False)
+    assert phase() == COMPUTING
     watcher.stop()
     board.leave()

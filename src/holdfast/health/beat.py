@@ -172,9 +172,15 @@ class Beat:
 
     def _sample(self, board: Board) -> None:
         """Whether the program's thread waits in a call of MPI: looked at only when it may soon be judged, since it costs."""
-        stall = self.limits.stall
-        if stall is not None and board.phase == COMPUTING:
-            board.calling(board.still > stall / 2 and waits(self._program))
+        stall, phase = self.limits.stall, board.phase
+        if stall is None or phase not in (COMPUTING, CALLING):
+            return
+        late = board.still > stall / 2
+        waiting = late and waits(self._program)
+        if phase == COMPUTING:
+            board.calling(waiting)
+        elif late and not waiting:  # in the midst of a call something of the program's own runs, as a signal's handler
+            board.call_away()
 
     def _last(self) -> None:
         """Who has died by now, and what others have found out; nobody is judged to hang any more."""

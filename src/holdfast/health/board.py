@@ -145,6 +145,11 @@ class Board:
         """Whether the program's thread has just been seen to wait in a call of MPI. By its beat thread alone."""
         self._own[layout.CALL_AT] = monotonic_ns() if is_it else 0
 
+    def call_away(self) -> None:
+        """The program's thread is in a call that was told, and does something else. By its beat thread alone; should that be
+        over just now and another call begun, this one is seen by `calling`."""
+        self._own[layout.PHASE] = COMPUTING
+
     @property
     def still(self) -> float:
         """Seconds since this process's progress."""

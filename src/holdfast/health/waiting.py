@@ -30,6 +30,7 @@ WAITERS = frozenset(
         "Write_at_all",
     )
 )  # fmt: skip
+_INSIDE = ("mpi4py.", "holdfast.")  # modules whose frames are in a call of MPI, or stand for one (group/repair/comms.py)
 _LOADERS = ("LOAD_METHOD", "LOAD_ATTR", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_DEREF")
 _BETWEEN = ("PUSH_NULL", "NOT_TAKEN", "POP_TOP")
 
@@ -41,7 +42,7 @@ def waits(thread: int) -> bool:
     frame: FrameType | None = sys._current_frames().get(thread)
     if frame is None:
         return False
-    if str(frame.f_globals.get("__name__", "")).startswith("mpi4py."):
+    if str(frame.f_globals.get("__name__", "")).startswith(_INSIDE):
         return True
     return called(frame.f_code, frame.f_lasti) in WAITERS
 
