@@ -19,10 +19,10 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
+from campaign.survive_moments import note_repairs
 from campaign.survive_notes import Notebook, What
 
 import holdfast
-from holdfast.group.repair import Crew
 
 PARTS = 16
 PAUSE = 0.002  # seconds of sleep in a step
@@ -34,23 +34,6 @@ def hang(*_: object) -> None:
     BOOK.note(What.TRAPPED)
     while True:
         time.sleep(3600)
-
-
-def note_repairs() -> None:
-    """Note when a process joins a repair, and when it comes back from it."""
-    repair, stand_by = Crew.repair, Crew.stand_by
-
-    def noted_repair(crew: Crew, *args: float) -> None:
-        BOOK.note(What.REPAIRING, -1 if crew.rank is None else crew.rank)
-        repair(crew, *args)
-        BOOK.note(What.REPAIRED, -1 if crew.rank is None else crew.rank)
-
-    def noted_stand_by(crew: Crew, idle: object) -> bool:
-        BOOK.note(What.STANDING)
-        return stand_by(crew, idle)  # type: ignore[arg-type]
-
-    setattr(Crew, "repair", noted_repair)  # noqa: B010
-    setattr(Crew, "stand_by", noted_stand_by)  # noqa: B010
 
 
 def simulate(run: holdfast.Run) -> None:
@@ -87,5 +70,5 @@ if __name__ == "__main__":
     MIB, EVERY, FRESH = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:] == ["fresh"]
     ARRAY = np.full(0 if FRESH else MIB << 17, -1.0)
     BOOK.note(What.STARTED)
-    note_repairs()
+    note_repairs(BOOK)
     holdfast.launch(simulate, "run")

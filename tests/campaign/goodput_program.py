@@ -21,8 +21,8 @@ import heat
 
 import holdfast
 from campaign.goodput_tally import Row, Tally
+from campaign.survive_moments import note_repairs
 from campaign.survive_notes import Notebook, What
-from holdfast.group.repair import Crew
 
 DIRECTORY = Path(os.environ["GOODPUT_NOTES"])
 CADENCE = os.environ.get("GOODPUT_CADENCE", "auto")  # "auto", "auto SECONDS" (the MTBF that it is told), "SECONDS", or "never"
@@ -78,26 +78,9 @@ class Tallied:
                 BOOK.note(What.STEP, rank, run.attempt, step + 1)
 
 
-def note_repairs() -> None:
-    """Note when a process joins a repair, and when it comes back from it."""
-    repair, stand_by = Crew.repair, Crew.stand_by
-
-    def noted_repair(crew: Crew, *args: Any) -> None:
-        BOOK.note(What.REPAIRING, -1 if crew.rank is None else crew.rank)
-        repair(crew, *args)
-        BOOK.note(What.REPAIRED, -1 if crew.rank is None else crew.rank)
-
-    def noted_stand_by(crew: Crew, *args: Any) -> bool:
-        BOOK.note(What.STANDING)
-        return stand_by(crew, *args)
-
-    setattr(Crew, "repair", noted_repair)  # noqa: B010
-    setattr(Crew, "stand_by", noted_stand_by)  # noqa: B010
-
-
 def main() -> None:
     BOOK.note(What.STARTED)
-    note_repairs()
+    note_repairs(BOOK)
     heat_simulate: Any = heat.simulate
 
     def simulate(run: holdfast.Run, args: Any) -> None:
