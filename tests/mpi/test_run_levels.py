@@ -140,6 +140,37 @@ def test_more_is_lost_than_can_be_rebuilt(comm, shared_tmp, node, caplog):
     leave(run)
 
 
+@pytest.mark.parametrize("safe", [False, True])
+def test_the_first_version_is_lost_before_anything_is_safe(comm, shared_tmp, node, caplog, safe):
+    """A node is lost before its set has parity: nothing was safe, nobody is needed to say so. Not so where parity was there."""
+    if comm.size < 3:
+        return
+    levels = [holdfast.memory(), holdfast.xor(), FAR]
+    run, u = program(comm, shared_tmp, levels=levels)
+    advance(run, u, 2)
+    comm.Barrier()
+    here = next((shared_tmp / "nodes" / f"node{comm.rank}").glob("*/*/versions"))
+    if not safe:
+        for kind in ("protected", "parity"):
+            for folder in here.glob(f"*/{kind}"):
+                shutil.rmtree(folder)
+    lose(comm, shared_tmp, 0, *([1] if safe else []))
+    node(f"node{comm.rank}")
+    with caplog.at_level(logging.WARNING, "holdfast"):
+        run, u = program(comm, shared_tmp, run, levels=levels)
+        if safe:
+            with pytest.raises(holdfast.NoWholeVersionError):
+                run.ready()
+        else:
+            run.ready()
+            assert run.restored is None and not u.any()
+            assert comm.rank or "had neither parity nor a copy yet when a node was lost: the run begins anew" in caplog.text
+            advance(run, u, 3)
+            run, u = resumed(comm, shared_tmp, run, node, caplog, levels=levels)
+            assert run.restored.step == 2
+    leave(run)
+
+
 def test_ranks_are_placed_differently(comm, shared_tmp, node, caplog):
     levels = [holdfast.memory(), *redundancies(comm.size)[0], FAR]
     run, u = program(comm, shared_tmp, levels=levels)

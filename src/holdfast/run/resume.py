@@ -6,6 +6,7 @@ is whole on *all* ranks, makes every protected object hold exactly its state, an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +24,8 @@ from .untouched import Untouched
 
 if TYPE_CHECKING:
     from .levels.recover import Recovery
+
+log = logging.getLogger("holdfast")
 
 Candidate = tuple[str, str]  # a version's name, and its commit's digest ("": whatever it is)
 
@@ -213,6 +216,12 @@ class Resume:
             return
         found = self._recovery.arrange(self._candidates[first:])
         self.close()
+        if found.unsafe and first == 0:
+            if self._group.rank == 0:
+                names = ", ".join(name for name, _ in self._candidates)
+                log.warning("%s had neither parity nor a copy yet when a node was lost: the run begins anew", names)
+            self._candidates = []
+            return
         self._index = first + found.start
         self._skipped = {i: why for i, why in self._skipped.items() if i < self._index}
         for i, why in found.passed.items():

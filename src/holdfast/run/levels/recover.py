@@ -30,10 +30,12 @@ Names = Sequence[tuple[str, str]]  # candidates, newest first: a version's name,
 
 
 class Arranged(NamedTuple):
-    """What was found: the candidate to begin with, by number, and why newer ones can't be had."""
+    """What was found: the candidate to begin with, by number, and why newer ones can't be had. `unsafe`: whether there is
+    nothing to begin with, and there never was: no candidate was ever more than a part of it on each node."""
 
     start: int
     passed: dict[int, str]
+    unsafe: bool = False
 
 
 class Recovery:
@@ -143,11 +145,23 @@ class Recovery:
         self._remember(plan)
         names = [name for name, _ in candidates]
         if plan is None or plan.version is None:
-            return Arranged(0, {})
+            return Arranged(0, {}, bool(from_root(self._group, "looking what was safe", lambda: self._unsafe(candidates))))
         start = names.index(plan.version.name)
         passed = dict.fromkeys(range(start), "neither a node that is there nor the run's own store has its commit")
         passed.update({names.index(p.link.name): p.reason for p in plan.passed if p.link.name in names})
         return Arranged(start, passed)
+
+    def _unsafe(self, candidates: Names) -> bool:
+        """On rank 0, where nothing can be had: whether all candidates were lost before they had parity or a copy anywhere, as
+        nodes tell that still hold a part of them. One that an attempt went on from is none of these."""
+        if self._holdings is None or self._bad:
+            return False
+        held = {version for version, _, _ in self._holdings.of}
+        in_sets = {version for (version, _, _), holders in self._holdings.of.items() if holders.sets}
+        return all(
+            not digest and name in held - in_sets and not self.view.store.exists(f"versions/{name}/{COMMIT_NAME}")
+            for name, digest in candidates
+        )
 
     @property
     def worse(self) -> bool:
