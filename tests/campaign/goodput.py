@@ -46,12 +46,12 @@ def disturbed(base: Path, setting: Setting, cadence: str, mtbf: float, seconds: 
         due, over = began + chance.expovariate(1 / mtbf), began + seconds
         while due < over:
             job.wait(due)
-            if (at := job.kill_one(chance)) is not None:
-                kills.append(at)
+            if (killed := job.kill_one(chance)) is not None:
+                kills.append(killed)
             due += chance.expovariate(1 / mtbf)
         job.wait(over)
         # Not in the middle of an outage: what a kill costs is accounted for whole.
-        job.wait(over + 60.0, lambda: not kills or job.computing(kills[-1]) is not None)
+        job.wait(over + 60.0, lambda: not kills or job.computing(kills[-1].at) is not None)
         return job.seen(kills)
 
 

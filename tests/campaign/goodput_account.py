@@ -130,10 +130,11 @@ def _whole(rows: list[Row]) -> list[list[Row]]:
 
 
 def _failure(seen: Seen, ranks: list[Row], begin: float, end: float, found: Account) -> float:
-    """When the failure came that ended the attempt: the first kill in it, or, if there was none, its last step."""
-    kills = [at for at in seen.kills if begin - 1.0 < at < end]
+    """When the failure came that ended the attempt: the first kill of one of its processes, or, if there was none, its last
+    step."""
+    kills = [kill.at for kill in seen.kills if kill.attempt == ranks[0].attempt]
     if kills:
-        return max(begin, kills[0])
+        return min(max(begin, kills[0]), end)
     found.unprovoked += 1
     return max(begin, max(row.last_at for row in ranks))
 

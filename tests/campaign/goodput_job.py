@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from .goodput_tally import PREFIX, Row, read_rows
 from .jobs import Job, kill
@@ -36,14 +37,21 @@ class Setting:
     pause: float = 0.0
 
 
+class Kill(NamedTuple):
+    """`at`: when, by the monotonic clock; `attempt`: the last one in which the victim's program was called."""
+
+    at: float
+    attempt: int
+
+
 @dataclass
 class Seen:
-    """What a job has done. `began`, `ended`: when it was started, and the moment up to which it is accounted for; `kills`:
-    when, by the monotonic clock, oldest first; `rows`, `processes`: what it told; `output`: what it printed."""
+    """What a job has done. `began`, `ended`: when it was started, and the moment up to which it is accounted for; `kills`,
+    oldest first; `rows`, `processes`: what it told; `output`: what it printed."""
 
     began: float
     ended: float = 0.0
-    kills: list[float] = field(default_factory=list)
+    kills: list[Kill] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
     output: str = ""
@@ -102,8 +110,8 @@ class KilledJob:
         whole = [attempt for attempt, ranks in heads.items() if len(ranks) == RANKS]
         return max(heads[max(whole)].values()) if whole else None
 
-    def kill_one(self, chance: random.Random) -> float | None:
-        """SIGKILL to a process that has a rank, chosen at random; when. None: there was none."""
+    def kill_one(self, chance: random.Random) -> Kill | None:
+        """SIGKILL to a process that has a rank, chosen at random. None: there was none."""
         newest: dict[int, tuple[int, Process]] = {}
         for process in self.look():
             opened = [note for note in process.notes if note.what is What.OPENED]
@@ -112,9 +120,9 @@ class KilledJob:
                 newest[last.rank] = max(newest.get(last.rank, (0, process)), (last.attempt, process), key=lambda x: x[0])
         if not newest:
             return None
-        victim = newest[chance.choice(sorted(newest))][1]
+        attempt, victim = newest[chance.choice(sorted(newest))]
         at = time.monotonic()
-        return at if kill(victim.pid, signal.SIGKILL) else None
+        return Kill(at, attempt) if kill(victim.pid, signal.SIGKILL) else None
 
     def wait(self, until: float, ready: Callable[[], bool] = lambda: False, look: float = LOOK) -> None:
         """Until the monotonic clock says so, or `ready()`, asked every `look` seconds. Trouble: the job has left, or nobody has
@@ -144,7 +152,7 @@ class KilledJob:
             raise Trouble(f"it does not compute after {STARTS:g} s; {self.tail()}")
         return found
 
-    def seen(self, kills: list[float]) -> Seen:
+    def seen(self, kills: list[Kill]) -> Seen:
         """Up to now."""
         ended = time.monotonic()
         rows, processes = read_rows(self.notes), self.look()

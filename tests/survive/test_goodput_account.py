@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from campaign.goodput_account import PARTS, Account, account
-from campaign.goodput_job import RANKS, Seen
+from campaign.goodput_job import RANKS, Kill, Seen
 from campaign.goodput_model import efficiency, optimum
 from campaign.goodput_tally import Row, Tally, read_rows
 from campaign.survive_notes import Note, What
@@ -59,7 +59,7 @@ def test_every_second_of_a_job_is_accounted_for() -> None:
     ]
     second = [Told("b", (126.0, What.STARTED, -1, -1), (127.5, What.OPENED, r, 4)) for r in range(RANKS)]
     processes: Any = first + second
-    found = account(Seen(100.0, 138.0, [113.0, 124.0], rows, processes), 0.1)
+    found = account(Seen(100.0, 138.0, [Kill(113.0, 1), Kill(124.0, 2)], rows, processes), 0.1)
     assert sum(getattr(found, part) for part in PARTS) == pytest.approx(found.wall) == pytest.approx(38.0)
     assert (found.start_up, found.stall) == pytest.approx((3.0, 0.9))
     assert (found.detection, found.repair, found.restore) == pytest.approx((0.2 + 2.0, 0.5 + 1.5, 0.3 + 0.5))
@@ -79,7 +79,7 @@ def test_what_rank_0_does_while_others_resume_or_are_dead_counts_once() -> None:
     first[3].resumed_at = 10.0
     second = [Row(2, r, 40, 60, usual=20, usual_seconds=4.0, resumed_at=21.0, last_at=25.0) for r in range(RANKS)]
     crew: Any = [Told("a", (7.0, What.OPENED, 0, 1), (20.2, What.REPAIRING, 0, -1), (20.6, What.OPENED, 0, 2))]
-    found = account(Seen(5.0, 25.0, [20.0], first + second, crew), 0.2)
+    found = account(Seen(5.0, 25.0, [Kill(20.0, 1)], first + second, crew), 0.2)
     assert sum(getattr(found, part) for part in PARTS) == pytest.approx(found.wall) == pytest.approx(20.0)
     assert (found.lost, found.usual) == pytest.approx((2.0, 0.2))
     assert (found.slower, found.detection, found.repair, found.restore) == pytest.approx((0.0, 0.2, 0.4, 0.4))
@@ -100,3 +100,17 @@ def test_a_tally_is_read_as_it_was_written(tmp_path: Any) -> None:
     tally.row.done, tally.row.heads = 51, 0.25
     tally.write()
     assert [(r.attempt, r.rank, r.done, r.heads) for r in read_rows(tmp_path)] == [(2, 1, 40, 0), (3, 0, 51, 0.25)]
+
+
+def test_a_kill_belongs_to_the_attempt_that_it_ended() -> None:
+    """Repairs may take less time than a look: the kill that ended an attempt lies right before the next one."""
+    rows = [
+        Row(n, r, 10 * n, 10 * n + 10, usual=10, usual_seconds=9.9, resumed_at=at, last_at=at + 9.9)
+        for n, at in ((1, 10.0), (2, 20.1), (3, 30.2)) for r in range(RANKS)
+    ]  # fmt: skip
+    notes = [(20.02, What.REPAIRING, 0, -1), (20.05, What.OPENED, 0, 2)]
+    notes += [(30.12, What.REPAIRING, 0, -1), (30.15, What.OPENED, 0, 3)]
+    crew: Any = [Told("a", (9.0, What.OPENED, 0, 1), *notes)]
+    found = account(Seen(9.0, 40.2, [Kill(20.0, 1), Kill(30.1, 2)], rows, crew), 0.99)
+    assert [seconds for _, seconds in found.outages] == pytest.approx([0.1, 0.1])
+    assert found.detection == pytest.approx(0.04) and found.useful == pytest.approx(29.7)
