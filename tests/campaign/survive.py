@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 
+from .digits_truth import DigitsTruth
 from .heat_truth import HeatTruth
+from .survive_digits import DigitsJob
 from .survive_faults import RANK_BLOWS, Blow, Struck, strike
 from .survive_job import PAUSE, RANKS, SIZE, SPARES, HeatJob, Trouble
 from .survive_judge import any_durable, judge
@@ -34,6 +36,7 @@ STEPS = 400  # of a job of the campaign
 LAST_STEPS = 900.0  # seconds for those that are left when there is no time for more faults
 FEW = 2  # spares of a job with kinds that take long
 MARGIN = 20  # steps beyond the last fault
+DIGITS = 4  # of so many jobs one is the other example
 NEWNS = 0x20000
 
 
@@ -178,10 +181,11 @@ def campaign(
     in turn. Jobs that fail keep their directories."""
     began = time.monotonic()
     chooser = Chooser(seed, counts, wanted, began + seconds, kinds)
-    truth = HeatTruth(SIZE, STEPS, RANKS)
+    heat, digits = HeatTruth(SIZE, STEPS, RANKS), DigitsTruth(STEPS)
     problems: list[str] = []
-    settings = [setting for setting in Setting if setting is not Setting.SMALL or _own_mounts()]
-    if len(settings) < len(Setting):
+    mounts = _own_mounts()
+    settings = [s for s in Setting if s is not Setting.DIGITS and (mounts or s is not Setting.SMALL)]
+    if not mounts:
         problems.append("no file system can be mounted: none was filled up")
     done = 0
     for number, slow in enumerate(cycle(costly)):
@@ -191,10 +195,14 @@ def campaign(
             return problems
         if chooser.over:
             return problems
-        setting = chooser.setting(settings, slow)
         spares = FEW if slow else SPARES  # many of these start all anew, with all spares
-        job = HeatJob(base / f"job{number:03d}", STEPS, setting, spares, cache=base / "cache")
-        outcome = play(job, truth, chooser)
+        place, cache = base / f"job{number:03d}", base / "cache"
+        if number % DIGITS == DIGITS - 2:  # one without kinds that take long, where these take turns
+            setting = Setting.DIGITS
+            outcome = play(DigitsJob(place, STEPS, cache), digits, chooser)
+        else:
+            setting = chooser.setting(settings, slow)
+            outcome = play(HeatJob(place, STEPS, setting, spares, cache), heat, chooser)
         chooser.settle(outcome)
         keep(outcome)
         done += len(outcome.aftermaths)
@@ -204,8 +212,8 @@ def campaign(
         tell(f"{counts.total()} of {wanted} faults, {rate:.1f} a minute, {left:.0f} min left. {line(outcome)}")
         if not outcome.problems:
             if any(_unexplained(aftermath) for aftermath in outcome.aftermaths):
-                shutil.copy(job.base / "output.txt", base / f"{job.base.name}.txt")
-            shutil.rmtree(job.base)
+                shutil.copy(place / "output.txt", base / f"{place.name}.txt")
+            shutil.rmtree(place)
     return problems
 
 

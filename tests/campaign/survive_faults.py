@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from . import survive_kinds as kinds
-from .survive_job import RANKS, HeatJob
+from .survive_job import HeatJob
 from .survive_kinds import Fault
 from .survive_notes import ALL, Moment, Process, What, start_of, state_of
 
@@ -89,16 +89,18 @@ def _living(job: HeatJob, struck: Struck) -> list[Process]:
     return [p for p in job.look() if p.execution == struck.execution and p.alive]
 
 
-def _ranks(choose: Callable[[random.Random], Iterable[int]], number: int = signal.SIGKILL) -> Blow:
+def _ranks(choose: Callable[[random.Random, int], Iterable[int]], number: int = signal.SIGKILL) -> Blow:
+    """`choose`: of so many ranks."""
+
     def blow(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-        hit(struck, _named(*(by_rank[rank] for rank in choose(chance))), number)
+        hit(struck, _named(*(by_rank[rank] for rank in choose(chance, job.ranks))), number)
         return True
 
     return blow
 
 
-def _any_rank(chance: random.Random) -> Iterable[int]:
-    return [chance.randrange(RANKS)]
+def _any_rank(chance: random.Random, ranks: int) -> Iterable[int]:
+    return [chance.randrange(ranks)]
 
 
 def _spare(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
@@ -112,7 +114,7 @@ def _second(moment: Callable[[HeatJob, Struck, random.Random], bool]) -> Blow:
     """A rank, then, as soon as `moment` returns, another process of the same start; it says whether the moment is right."""
 
     def blow(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-        hit(struck, _named(by_rank[chance.randrange(RANKS)]))
+        hit(struck, _named(by_rank[chance.randrange(job.ranks)]))
         first = struck.took
         right = moment(job, struck, chance)
         if living := _living(job, struck):
@@ -152,7 +154,7 @@ def _after(job: HeatJob, struck: Struck, what: What) -> bool:
 
 def _collective(status: int) -> Blow:
     def blow(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-        rank = chance.randrange(RANKS)
+        rank = chance.randrange(job.ranks)
         victim = by_rank[rank]
         job.orders.trap_after, job.orders.trap_status = chance.randint(1000, 8000), status
         job.orders.trap = rank
@@ -167,11 +169,11 @@ def _collective(status: int) -> Blow:
     return blow
 
 
-def _moment(moment: Moment, choose: Callable[[random.Random], tuple[int, int]]) -> Blow:
-    """A rank that kills itself in the midst of something; `choose`: which rank, and which of such calls."""
+def _moment(moment: Moment, choose: Callable[[random.Random, int], tuple[int, int]]) -> Blow:
+    """A rank that kills itself in the midst of something; `choose`: which of so many ranks, and which of such calls."""
 
     def blow(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-        job.orders.moment_rank, job.orders.moment_skip = choose(chance)
+        job.orders.moment_rank, job.orders.moment_skip = choose(chance, job.ranks)
         job.orders.moment = moment
         ended: list[Process] = []
 
@@ -198,16 +200,16 @@ def _checkpoint(job: HeatJob, by_rank: dict[int, Process], chance: random.Random
     until = time.monotonic() + 10
     while not job.in_flight() and time.monotonic() < until:
         time.sleep(0.0005)
-    hit(struck, _named(by_rank[chance.randrange(RANKS)]))
+    hit(struck, _named(by_rank[chance.randrange(job.ranks)]))
     if not job.in_flight():
         struck.took, struck.why = False, "the version was committed before the blow"
     return True
 
 
 RANK_BLOWS: dict[str, Blow] = {
-    kinds.RANK: _ranks(lambda chance: [chance.randrange(1, RANKS)]),
-    kinds.ZERO: _ranks(lambda chance: [0]),
-    kinds.TWO: _ranks(lambda chance: chance.sample(range(RANKS), 2)),
+    kinds.RANK: _ranks(lambda chance, ranks: [chance.randrange(1, ranks)]),
+    kinds.ZERO: _ranks(lambda chance, ranks: [0]),
+    kinds.TWO: _ranks(lambda chance, ranks: chance.sample(range(ranks), 2)),
     kinds.SPARE: _spare,
     kinds.SECOND: _second(_later),
     kinds.SEGV: _ranks(_any_rank, signal.SIGSEGV),
@@ -215,9 +217,9 @@ RANK_BLOWS: dict[str, Blow] = {
     kinds.COLLECTIVE_3: _collective(3),
     kinds.STOP: _ranks(_any_rank, signal.SIGSTOP),
     kinds.CHECKPOINT: _checkpoint,
-    kinds.CAPTURE: _moment(Moment.CAPTURE, lambda chance: (chance.randrange(RANKS), 0)),
-    kinds.ENCODE: _moment(Moment.ENCODE, lambda chance: (chance.randrange(RANKS), 0)),
-    kinds.COMMIT: _moment(Moment.COMMIT, lambda chance: (ALL, chance.randrange(2))),
+    kinds.CAPTURE: _moment(Moment.CAPTURE, lambda chance, ranks: (chance.randrange(ranks), 0)),
+    kinds.ENCODE: _moment(Moment.ENCODE, lambda chance, ranks: (chance.randrange(ranks), 0)),
+    kinds.COMMIT: _moment(Moment.COMMIT, lambda chance, ranks: (ALL, chance.randrange(2))),
     kinds.RESTORE: _second(_noted(What.OPENED, What.STEP, 0.01)),
     kinds.REPAIR: _second(_noted(What.REPAIRING, What.REPAIRED, 0.03)),
 }

@@ -42,7 +42,7 @@ class HeatJob:
         (base / "notes").mkdir(parents=True)
         self.base, self.steps, self.setting, self.cache = base, steps, setting, cache
         self.spares = spares
-        self.name = setting.value
+        self.name, self.ranks = setting.value, RANKS
         self.orders = Orders(base / "notes", make=True)
         self.orders.slow = PAUSE
         self.ledger = Ledger(base / "ledger")
@@ -58,13 +58,14 @@ class HeatJob:
         self.known: dict[str, Process] = {}
         given = {"size": SIZE, "steps": steps, "every": EVERY, "pause": 0, "run": "disk/run", "out": "out.npy"}
         self.words = [f"--{name}={value}" for name, value in {**given, "log": "log.csv", "ledger": "ledger"}.items()]
+        self.out, self.log = base / "out.npy", base / "log.csv"
         self.program = [sys.executable, str(Path(__file__).with_name("survive_program.py")), *self.words]
         start = [sys.executable, "-m", "holdfast.cli", "run", "-n", str(RANKS), "--spares", str(spares), "--grace", "5"]
         self.command = [*start, "--", *self.program]
 
     def _place(self) -> Path | None:
         """Where nodes keep versions, if they do."""
-        if self.setting in (Setting.STORE, Setting.SMALL):
+        if self.setting in (Setting.STORE, Setting.SMALL, Setting.DIGITS):
             return None
         if self.setting is Setting.LOCAL:
             return self.base / "local"
@@ -133,7 +134,7 @@ class HeatJob:
             if not steps:
                 return None
             found.append(steps[0])
-        return max(found) if len(found) == RANKS else None
+        return max(found) if len(found) == self.ranks else None
 
     def reached(self, attempt: int | None = None, before: float = float("inf")) -> int:
         """Steps that some rank had done, in this attempt or any."""

@@ -35,7 +35,7 @@ def judge(job: HeatJob, truth: HeatTruth, done: Sequence[Struck]) -> tuple[int, 
         if not any(line["version"] == v and line["attempt"] <= a for v, a in spoilt)
     ]
     states = [line for line in lines if line["event"] in ("resumed", "state")]
-    problems = truth.audit([*states, *safe]) + truth.compare(job.base / "out.npy", job.base / "log.csv")
+    problems = truth.audit([*states, *safe]) + truth.compare(job.out, job.log)
     for line in states:
         if line["event"] == "resumed" and any(line["version"] == v and line["attempt"] > a for v, a in spoilt):
             problems.append(f"resumed from what was damaged: {line}")

@@ -41,6 +41,7 @@ class Setting(Enum):
     XOR = "memory,xor,global"
     PARTNER = "memory,partner,global"
     SMALL = "global, a small file system"  # a tmpfs of its own, which can be filled up
+    DIGITS = "global, one process"  # `examples/digits.py` in the place of heat on several ranks
 
     @property
     def seats(self) -> bool:
@@ -48,11 +49,14 @@ class Setting(Enum):
         return self in (Setting.XOR, Setting.PARTNER)
 
 
+# With one process there are neither spares nor others to go on: all of it is started again.
+_ALONE = (ZERO, SEGV, CHECKPOINT, CAPTURE, COMMIT, EIO, FULL, SUPERVISOR, EVERYTHING, FLIP)
+
 # Kinds that are not for all settings.
 _ONLY: dict[str, tuple[Setting, ...]] = {
     ENCODE: (Setting.XOR,),
     FULL_DISK: (Setting.SMALL,),
-    FLIP: (Setting.STORE, Setting.SMALL),
+    FLIP: (Setting.STORE, Setting.SMALL, Setting.DIGITS),
     FLIP_MEMORY: (Setting.MEMORY,),
     FLIP_LOCAL: (Setting.LOCAL,),
     FLIP_SET: (Setting.XOR, Setting.PARTNER),
@@ -61,6 +65,8 @@ _ONLY: dict[str, tuple[Setting, ...]] = {
 
 def possible(kind: str, setting: Setting) -> bool:
     if kind in ON_NODES or (setting.seats and kind in (STOP, COLLECTIVE_3)):
+        return False
+    if setting is Setting.DIGITS and kind not in _ALONE:
         return False
     return kind not in _ONLY or setting in _ONLY[kind]
 
@@ -97,6 +103,8 @@ def choose(
     `costly`: of those that take long, while there have not been enough of them; else of the others, and, where the spares are
     used up, of those that start the program anew."""
     can = [kind for kind in kinds if possible(kind, setting)]
+    if setting is Setting.DIGITS:
+        return min(can, key=lambda kind: (counts.get(kind, 0), chance.random()), default=None)
     anew = [kind for kind in can if kind in ANEW]
     here = [kind for kind in can if kind not in ANEW and spares_for(kind) <= spares and (kind != SPARE or spares)]
     cheap = [kind for kind in here if kind not in COSTLY]

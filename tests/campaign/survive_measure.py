@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .survive_faults import Struck
-from .survive_job import RANKS, HeatJob, Trouble
+from .survive_job import HeatJob, Trouble
 from .survive_kinds import GO_ON
 from .survive_notes import Note, Process, What
 
@@ -78,7 +78,7 @@ def _attempt_after(job: HeatJob, struck: Struck, hit: set[tuple[int, int]]) -> i
     same = struck.kind in GO_ON
     since = struck.at + (SETTLED if same else 0.0)
     for attempt in range(struck.attempt if same else struck.attempt + 1, job.attempt + 1):
-        if len(by_rank := job.holders(attempt)) < RANKS or any((p.pid, p.start) in hit for p in by_rank.values()):
+        if len(by_rank := job.holders(attempt)) < job.ranks or any((p.pid, p.start) in hit for p in by_rank.values()):
             continue
         if job.again(attempt, since) is not None:
             return attempt

@@ -12,8 +12,8 @@ LEAST = 30  # faults of each kind that are asked for
 HEAD = f"""# Reliability
 
 What `holdfast run` did about faults that were done to it from outside: part G of the [campaign](campaign.md), heat on {RANKS}
-ranks with {SPARES} spares under Open MPI, on one machine and on stand-in nodes. This page is written by
-`tests/campaign/run.py --parts G --page docs/reliability.md`, which adds up what its runs have kept.
+ranks with {SPARES} spares under Open MPI, on one machine and on stand-in nodes, and digits, one process. This page is written
+by `tests/campaign/run.py --parts G --page docs/reliability.md`, which adds up what its runs have kept.
 
 """
 

@@ -33,12 +33,12 @@ from campaign.heat_truth import digest, mark, marks
 from campaign.ledger import Durable, Ledger
 from campaign.survive_moments import fail_storage, kill_at_moments, note_damage, note_repairs
 from campaign.survive_notes import NOBODY, Notebook, Orders, What
+from campaign.survive_steps import told_steps
 
 heat: Any = importlib.import_module("heat")  # the example; heat_truth has said where it is
 
 DIRECTORY = Path(os.environ["SURVIVE_NOTES"])
 BOOK, ORDERS = Notebook(DIRECTORY), Orders(DIRECTORY)
-STATES = 20  # steps between states that are told to the ledger
 
 
 class Traced:
@@ -56,23 +56,9 @@ class Traced:
         return self._run.protect(name, value, **options)
 
     def steps(self, n: int, **options: Any) -> Iterator[int]:
-        run, rank, resumed = self._run, self._run.comm.rank, False
-        known = {"rank": rank, "attempt": run.attempt}
-        for step in run.steps(n, **options):
-            found = {}
-            if not resumed:
-                BOOK.note(What.RESUMED, rank, run.attempt, step)
-                version = run.restored.version if run.restored is not None else None
-                found = {"version": version, "step": step, "digest": digest(self._u, self._trace), **known}
+        for step in told_steps(self._run, n, options, BOOK, ORDERS, self._ledger, lambda: digest(self._u, self._trace)):
             yield step
             mark(self._trace, self._u, step)
-            time.sleep(ORDERS.slow / 1e6)
-            BOOK.note(What.STEP, rank, run.attempt, step + 1)
-            if not resumed:  # after the note: the ledger waits for its disk
-                resumed = True
-                self._ledger.append("resumed", **found)
-            elif step % STATES == 0:
-                self._ledger.append("state", step=step + 1, digest=digest(self._u, self._trace), **known)
 
 
 def exchange_and_meet(comm: Any, field: np.ndarray, exchange: Any = heat.exchange_halos) -> None:

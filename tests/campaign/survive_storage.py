@@ -15,7 +15,7 @@ from holdfast.run import maintenance
 
 from . import survive_kinds as kinds
 from .survive_faults import Blow, Struck, hit
-from .survive_job import RANKS, HeatJob
+from .survive_job import HeatJob
 from .survive_kinds import Setting
 from .survive_notes import ALL, NOBODY, Process, What, start_of
 
@@ -138,7 +138,7 @@ def _storage(number: int, everywhere: bool) -> Blow:
     def blow(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
         job.orders.errno = number
         struck.first = struck.at = time.monotonic()
-        job.orders.failing = ALL if everywhere else chance.randrange(RANKS)
+        job.orders.failing = ALL if everywhere else chance.randrange(job.ranks)
         try:
             _await_refusal(job, struck, What.FAILED)
         finally:
