@@ -24,7 +24,7 @@ from .heat_truth import HeatTruth
 from .survive_digits import DigitsJob
 from .survive_faults import RANK_BLOWS, Blow, Struck, strike
 from .survive_job import PAUSE, RANKS, SIZE, SPARES, HeatJob, Trouble
-from .survive_judge import any_durable, judge
+from .survive_judge import judge
 from .survive_kinds import COSTLY, ENOUGH, KINDS, LATEST, REPAIRABLE, Fault, Setting, choose, fault, possible
 from .survive_measure import RELAUNCHED, Aftermath, await_aftermath
 from .survive_storage import STORAGE_BLOWS
@@ -107,10 +107,6 @@ def play(job: HeatJob, truth: HeatTruth, following: Next, blows: Mapping[str, Bl
 
 def _wait_for(job: HeatJob, fault: Fault) -> bool:
     """Until all ranks compute, and are further by so many steps than they have ever been; False if the job is complete."""
-    if (
-        not job.attempt
-    ):  # a version that only nodes hold is lost with one of them until it has its parity, and so is the run
-        job.wait("a durable version", lambda: job.job.code == 0 or any_durable(job), tick=0.02)
     target = job.reached() + fault.after
 
     def ready() -> bool:

@@ -19,11 +19,6 @@ LEFT = 10.0  # seconds for the job's processes to be gone
 _PLACES_LOST = (EVERYTHING, FLIP, FLIP_MEMORY, FLIP_LOCAL)  # kinds behind which nodes need not hold what they held
 
 
-def any_durable(job: HeatJob) -> bool:
-    """Whether a version has come to the run's own store."""
-    return any(line["event"] in ("durable", "reached") for line in job.ledger.lines())
-
-
 def judge(job: HeatJob, truth: HeatTruth, done: Sequence[Struck]) -> tuple[int, list[str]]:
     """How many versions were reported to be safe, and what is wrong. `done`: the faults that were done to the job."""
     lines = job.ledger.lines()
