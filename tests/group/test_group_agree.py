@@ -24,7 +24,7 @@ from holdfast.errors import (
     UnsupportedError,
     UsageError,
 )
-from holdfast.group import SerialGroup, agree, from_root, together
+from holdfast.group import SerialGroup, agree, at_root, from_root, together
 from holdfast.group.waiting import ranks_text, wait_until
 
 
@@ -145,6 +145,42 @@ def test_all_levels_of_the_tree(size: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert on_ranks(size, lambda g: from_root(g, "a test", lambda: "root")) == ["root"] * size
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
+def test_what_all_say_comes_together_on_rank_0(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agree, "FAN", 2)
+    ran: list[int] = []
+
+    def call(group: ThreadGroup) -> object:
+        def fn(told: list[object]) -> object:
+            ran.append(group.rank)
+            return (len(told), told)
+
+        return at_root(group, "a test", [group.rank, None], fn)
+
+    assert on_ranks(size, call) == [[size, [[r, None] for r in range(size)]]] * size
+    assert ran == [0]
+
+
+@pytest.mark.parametrize("culprit", range(4))
+def test_errors_of_ranks_and_of_what_runs_on_rank_0_are_everyones(culprit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agree, "FAN", 2)
+
+    def fail(told: list[object]) -> object:
+        raise DamageError("torn", file="x")
+
+    def call(group: ThreadGroup) -> object:
+        error = StorageError("disk full", file="y") if group.rank == culprit else None
+        return at_root(group, "a test", 1, fail, error)
+
+    error = same(on_ranks(3, call))
+    if culprit < 3:  # then nothing runs
+        assert (type(error), error.rank, error.file) == (StorageError, culprit, "y")
+    else:
+        assert (type(error), [c.rank for c in error.causes], error.file) == (DamageError, [0], "x")
+    with pytest.raises(UsageError, match="rank 0 has to say can't be sent"):
+        at_root(SerialGroup(), "a test", 1, lambda told: object())
+
+
 def test_the_tree_of_100_000_ranks_has_three_levels() -> None:
     assert agree._strides(100_000) == [1, 64, 4096]
     assert agree._cohort(4096, 100_000, 64) == range(4096, 8192, 64)
@@ -250,7 +286,11 @@ def test_what_belongs_to_another_call_is_an_error_of_ours() -> None:
     for message in strange:
         error = on_ranks(2, late_root(message))[0]
         assert type(error) is RankError and "belongs to another call" in error.message
-        for call in (lambda g: together(g, "a test", 1), lambda g: from_root(g, "a test", lambda: 1)):
+        for call in (
+            lambda g: together(g, "a test", 1),
+            lambda g: from_root(g, "a test", lambda: 1),
+            lambda g: at_root(g, "a test", 1, lambda told: 1),
+        ):
             error = on_ranks(2, late_member(message, call))[1]
             assert type(error) is RankError and "belongs to another call" in error.message, (message, error)
 

@@ -6,7 +6,7 @@ is bytes; what they mean by it (versions, objects, stores) must not be known her
 
 from __future__ import annotations
 
-from .agree import from_root, together
+from .agree import at_root, from_root, together
 from .base import Group, Pending
 from .choose import launcher_ranks, local_ranks, make_background, make_group, spare_processes
 from .serial import SERIAL, SerialComm, SerialGroup
@@ -17,6 +17,7 @@ __all__ = [
     "Pending",
     "SerialComm",
     "SerialGroup",
+    "at_root",
     "from_root",
     "launcher_ranks",
     "local_ranks",

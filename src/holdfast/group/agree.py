@@ -46,13 +46,8 @@ def together(group: Group, what: str, data: object = None, error: BaseException 
     most urgent (`ORDER`); `RankError` if that is no `HoldfastError`. Its `causes` has every failing rank. A rank's own
     error is raised itself if it is the one, else it is the `__cause__`. DeadlineError names ranks that stayed away.
     """
-    packed = b""
-    if error is None:
-        try:
-            packed = _pack_value(data, what, group.rank)
-        except UsageError as e:
-            error = e  # raised here, it would leave the other ranks waiting: it is this rank's report
-    reports = _up(group, what, [group.rank, _describe(error), packed])
+    report, error = _report(group, what, data, error)
+    reports = _up(group, what, report)
     verdict = _decide(reports, group.size) if reports is not None else None
     heard = _down(group, what, verdict, patience=len(_strides(group.size)) + 1)
     error_record, values = _opened(heard, group.size, what, group.rank)
@@ -61,20 +56,37 @@ def together(group: Group, what: str, data: object = None, error: BaseException 
     return [_unpack(v) for v in values]
 
 
+def at_root(
+    group: Group, what: str, data: object, fn: Callable[[list[Any]], object], error: BaseException | None = None
+) -> Any:
+    """Run `fn` on rank 0 with all ranks' data, and return its result on all ranks; or raise the same error on all of them, any
+    rank's as in `together`, or that of `fn` (collective).
+
+    Data, in the order of ranks, and result are msgpack values. For what is too much to be sent to everyone.
+    """
+    report, error = _report(group, what, data, error)
+    reports = _up(group, what, report)
+    verdict: bytes | None = None
+    if reports is not None:
+        if any(r[1] is not None for r in reports):
+            verdict = _decide(reports, group.size)
+        else:
+            told = [_unpack(r[2]) for r in sorted(reports, key=lambda r: r[0])]
+            verdict, error = _result(lambda: fn(told), what, group.size)
+    heard = _down(group, what, verdict, patience=len(_strides(group.size)) + 1)
+    error_record, values = _opened(heard, 1, what, group.rank)
+    if error_record is not None:
+        _raise(error_record, what, group.size, error)
+    return _unpack(values[0])
+
+
 def from_root(group: Group, what: str, fn: Callable[[], object]) -> object:
     """Run `fn` on rank 0 and return its result on all ranks, or raise its error on all (collective).
 
     The result is a msgpack value, equal everywhere (tuples have become lists). The other ranks wait for it: `fn` must
     be done within the group's timeout. Errors as in `together`; rank 0 does not wait to learn whether all have it.
     """
-    verdict = None
-    error: BaseException | None = None
-    if group.rank == 0:
-        try:
-            verdict = _pack([None, [_pack_value(fn(), what, 0)]])
-        except Exception as e:
-            error = e
-            verdict = _decide([[0, _describe(e), None]], group.size)
+    verdict, error = _result(fn, what, group.size) if group.rank == 0 else (None, None)
     error_record, values = _opened(_down(group, what, verdict, patience=1), 1, what, group.rank)
     if error_record is not None:
         _raise(error_record, what, group.size, error)
@@ -146,6 +158,25 @@ def _down(group: Group, what: str, verdict: bytes | None, patience: int) -> byte
 
 
 # -- the verdict ----------------------------------------------------------------------------
+
+
+def _report(group: Group, what: str, data: object, error: BaseException | None) -> tuple[Report, BaseException | None]:
+    """This rank's report, and the error that is in it."""
+    packed = b""
+    if error is None:
+        try:
+            packed = _pack_value(data, what, group.rank)
+        except UsageError as e:
+            error = e  # raised here, it would leave the other ranks waiting
+    return [group.rank, _describe(error), packed], error
+
+
+def _result(fn: Callable[[], object], what: str, size: int) -> tuple[bytes, BaseException | None]:
+    """On rank 0: the verdict that `fn`'s result is, or its error."""
+    try:
+        return _pack([None, [_pack_value(fn(), what, 0)]]), None
+    except Exception as e:
+        return _decide([[0, _describe(e), None]], size), e
 
 
 def _describe(error: BaseException | None) -> dict[str, Any] | None:

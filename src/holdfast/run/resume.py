@@ -203,17 +203,17 @@ class Resume:
             self._recovery.view.blame(error)
         self._advance(error.message)
 
-    def _arrange(self) -> None:
+    def _arrange(self, worse: bool = False) -> bool:
         """Have the newest candidate that can be had brought to this node, as far as nodes hold it; again when there is less to
-        do it with, or an older one is needed (collective)."""
+        do it with (`worse`), or an older one is needed. Whether that was so (collective)."""
         if self._recovery is None or not self._candidates:
-            return
+            return False
         first = self._index
-        if self._arranged and self._recovery.worse:
+        if self._arranged and worse:
             first = 0
             self._arranged.clear()
         if first in self._arranged or first >= len(self._candidates):
-            return
+            return False
         found = self._recovery.arrange(self._candidates[first:])
         self.close()
         if found.unsafe and first == 0:
@@ -221,12 +221,13 @@ class Resume:
                 names = ", ".join(name for name, _ in self._candidates)
                 log.warning("%s had neither parity nor a copy yet when a node was lost: the run begins anew", names)
             self._candidates = []
-            return
+            return True
         self._index = first + found.start
         self._skipped = {i: why for i, why in self._skipped.items() if i < self._index}
         for i, why in found.passed.items():
             self._skipped.setdefault(first + i, why)
         self._arranged.add(self._index)
+        return True
 
     def _advance(self, why: str | None) -> None:
         if why is not None:
@@ -259,9 +260,8 @@ class Resume:
         # A process alone may hold a part of something larger; ranks together hold all of it.
         shards.check_cover([shard for ranks in self._exchange(mine) for shard in ranks], whole=self._group.size > 1)
         while True:
-            self._together_at_one()
-            if self._arranged:
-                self._arrange()
+            worse = self._together_at_one()
+            if self._arranged and self._arrange(worse):
                 self._together_at_one()
             reader = self._open()
             findings = _Findings()
@@ -293,16 +293,19 @@ class Resume:
                 raise self._none_whole()
             self._advance(damage)
 
-    def _together_at_one(self) -> None:
-        """All ranks move to the oldest candidate that any of them has reached, and share why."""
+    def _together_at_one(self) -> bool:
+        """All ranks move to the oldest candidate that any of them has reached, and share why. Whether any of them has found
+        damage at a place that the others don't know of."""
         self._open()
-        found = self._exchange([self._index, [[i, why] for i, why in self._skipped.items()]])
-        for _, reasons in found:
+        worse = self._recovery is not None and self._recovery.worse
+        found = self._exchange([self._index, [[i, why] for i, why in self._skipped.items()], worse])
+        for _, reasons, _ in found:
             for i, why in reasons:
                 self._skipped.setdefault(i, why)
-        target = max(index for index, _ in found)
+        target = max(index for index, _, _ in found)
         while self._index < target:
             self._advance(None)
+        return any(worse for _, _, worse in found)
 
     def _exchange(self, mine: list[Any], error: Exception | None = None) -> list[Any]:
         return together(self._group, "settling which version to resume from", data=mine, error=error)

@@ -14,7 +14,7 @@ from ...group.serial import SerialGroup
 from ...levels import LARGEST, Level, global_, memory, xor
 from ...store import KeyMissingError, PosixStore
 from ...store.owned import same_file_system
-from .nodes import Nodes, domain_of, find_nodes, memory_root
+from .nodes import Nodes, domain_of, find_nodes, memory_root, words_of
 
 if TYPE_CHECKING:
     from ...group.channel import Channel, MPIChannel, SerialChannel
@@ -133,12 +133,14 @@ def climb(
     reason = ""
     if isinstance(error, HoldfastError) and chosen:
         reason, error = error.message, None
-    off = [str(why) for why in together(group, "opening the places of nodes", reason, error=error) if why]
+    exchanged: Any = together(group, "opening the places of nodes", [reason, words_of(places, domain)], error=error)
+    told = [[str(word) for word in words] for _, words in exchanged]
+    off = [str(why) for why, _ in exchanged if why]
     if off:  # nobody asked for them
-        wanted, places = (global_(),), {}
+        wanted, places, told = (global_(),), {}, [words[:2] for words in told]
         if group.rank == 0:
             log.warning("no levels but the run's own store: %s", off[0])
-    nodes = find_nodes(group, places, domain)
+    nodes = find_nodes(told)
     if not places and all(level.kind == "global" for level in wanted):
         return None
     ladder = Ladder(group, places, nodes, wanted, chosen, timeout, bool(known))

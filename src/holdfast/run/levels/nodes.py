@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...catalog import current
@@ -43,10 +43,14 @@ def domain_of(chosen: Callable[[], str] | None) -> str:
     return domain
 
 
-def find_nodes(group: Group, places: Mapping[str, Place], domain: str) -> Nodes:
-    """Collective. `places`, `domain`: this rank's."""
-    mine = [current().host, domain, *(places[kind].identity.place for kind in sorted(places))]
-    told = [tuple(str(word) for word in words) for words in together(group, "finding nodes", mine) if isinstance(words, list)]
+def words_of(places: Mapping[str, Place], domain: str) -> list[str]:
+    """What this rank tells the others of its node (local): the host, its failure domain, its places."""
+    return [current().host, domain, *(places[kind].identity.place for kind in sorted(places))]
+
+
+def find_nodes(told: Sequence[Sequence[str]]) -> Nodes:
+    """From what all ranks have told."""
+    told = [tuple(words) for words in told]
     nodes = sorted({(words[0], *words[2:]) for words in told})
     hosts = [node[0] for node in nodes]
     names = {}

@@ -10,17 +10,15 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import msgpack
-
 from ...catalog import Snapshot, find_holder, known_places, read_commit
 from ...catalog.places import Held, Place, open_place
 from ...errors import DamageError, HoldfastError, StorageError
 from ...format import RECORD_LIMIT, Link, decode_record, parse_version
 from ...format.keys import COMMIT_NAME, RUN_KEY
-from ...group import Group, from_root, together
+from ...group import Group, at_root, from_root, together
 from ...store import KeyMissingError, PosixStore, Store, open_store
 from .ladder import Root
-from .nodes import Nodes, domain_of, find_nodes, memory_root
+from .nodes import Nodes, domain_of, find_nodes, memory_root, words_of
 from .view import View, as_store
 
 if TYPE_CHECKING:
@@ -138,8 +136,8 @@ class Outlook:
             self.places = self._open(make, notes)
         except Exception as failed:
             error = failed
-        together(self.group, "opening the places of nodes", error=error)
-        self.nodes = find_nodes(self.group, self.places, self.domain)
+        told: Any = together(self.group, "opening the places of nodes", words_of(self.places, self.domain), error)
+        self.nodes = find_nodes([[str(word) for word in words] for words in told])
         found, lacking = self._gather({}, notes)
         if lacking:
             # A commit on one node proves that all have written: where the job died before all had it, it serves the others too.
@@ -184,22 +182,21 @@ class Outlook:
                 mine = [kept.to_wire(), records, bare, [self.node, roots, versions, notes + more]]
         except Exception as failed:
             error = failed
-        together(self.group, "asking nodes what they hold", error=error)
-        packed = self.group.gather(msgpack.packb(mine), range(self.group.size), "asking nodes what they hold")
-        told = [body for body in map(msgpack.unpackb, packed or ()) if body]
-        found: dict[str, bytes] = {}
-        if self.group.rank == 0:
+
+        def merged(told: list[Any]) -> list[Any]:
+            told = [body for body in told if body]  # of processes that lead a node
             self.holdings = merge(NodeReport.from_wire(wire) for wire, _, _, _ in told)
             self.asked = [
                 Asked(node, tuple((kind, root) for kind, root in roots), tuple(versions), tuple(said))
                 for _, _, _, (node, roots, versions, said) in told
             ]
+            found: dict[str, bytes] = {}
             for name, record in (each for _, records, _, _ in told for each in records):
                 found.setdefault(name, record)
-        lacking = any(name in found for _, _, names, _ in told for name in names)
-        answer = from_root(self.group, "telling what nodes hold", lambda: [found, lacking])
-        assert isinstance(answer, list)
-        return answer[0], bool(answer[1])
+            return [found, any(name in found for _, _, names, _ in told for name in names)]
+
+        every, lacking = at_root(self.group, "asking nodes what they hold", mine, merged, error)
+        return every, lacking
 
     def _open(self, make: bool, notes: list[str]) -> dict[str, Place]:
         places: dict[str, Place] = {}

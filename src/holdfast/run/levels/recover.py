@@ -15,7 +15,7 @@ from ...catalog.places import KINDS
 from ...errors import DamageError, HoldfastError, StorageError
 from ...format import RECORD_LIMIT, Link
 from ...format.keys import COMMIT_NAME
-from ...group import Group, from_root, together
+from ...group import Group, at_root, from_root, together
 from .distrust import Brought, read_through
 from .ladder import Ladder
 from .view import Holding, View, as_store
@@ -98,24 +98,17 @@ class Recovery:
                 mine = [kept.to_wire(), records, [version for _, version in self._uncommitted()]]
         except Exception as failed:
             error = failed
-        told = self._to_root(mine, "asking nodes what they hold", error)
-        found: dict[str, bytes] = {}
-        if self._group.rank == 0:
+
+        def merged(told: list[Any]) -> list[Any]:
+            told = [body for body in told if body]  # of ranks that lead a node
             self._holdings = merge(NodeReport.from_wire(wire) for wire, _, _ in told)
+            found: dict[str, bytes] = {}
             for name, record in (each for _, records, _ in told for each in records):
                 found.setdefault(name, record)
-        lacking = any(name in found for _, _, names in told for name in names)
-        answer = from_root(self._group, "telling what nodes hold", lambda: [found, lacking])
-        assert isinstance(answer, list)
-        return answer[0], answer[1]
+            return [found, any(name in found for _, _, names in told for name in names)]
 
-    def _to_root(self, mine: list[Any], what: str, error: Exception | None) -> list[list[Any]]:
-        """What each rank that leads a node has to say; on rank 0 alone, but an error on all."""
-        import msgpack
-
-        together(self._group, what, error=error)
-        packed = self._group.gather(msgpack.packb(mine), range(self._group.size), what)
-        return [body for body in map(msgpack.unpackb, packed or ()) if body]
+        every, lacking = at_root(self._group, "asking nodes what they hold", mine, merged, error)
+        return every, lacking
 
     # -- arranging -------------------------------------------------------------------------------
 
@@ -165,8 +158,8 @@ class Recovery:
 
     @property
     def worse(self) -> bool:
-        """Whether any rank has found damage at a place since `arrange` (collective)."""
-        return any(bool(new) for new in together(self._group, "comparing damage", bool(self.view.bad - self._bad)))
+        """Whether this rank has found damage at a place since `arrange` (local)."""
+        return bool(self.view.bad - self._bad)
 
     def _share_bad(self) -> None:
         found = self._tell_bad("telling what is damaged")
