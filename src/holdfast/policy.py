@@ -92,7 +92,7 @@ def overhead(fraction: float) -> Every:
 
     Counted are the seconds that the program waits and those by which its steps become longer meanwhile, as measured. The
     interval follows at once when checkpoints become dearer, and slowly when they become cheaper; it is never shorter
-    than a second. The first comes after 60 s, before anything is known: a program that resumes knows. With several
+    than a second. The first comes after 5 s, before anything is known: a program that resumes knows. With several
     ranks the dearest one's interval holds for all. ConfigError unless 0 < fraction < 1.
     """
     if not (_positive(fraction) and fraction < 1):

@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -55,8 +55,15 @@ def disturbed(base: Path, setting: Setting, cadence: str, mtbf: float, seconds: 
         return job.seen(kills)
 
 
-def undisturbed(base: Path, setting: Setting, seconds: float) -> float:
-    """Seconds of a step where nothing fails and no checkpoint is taken. Trouble."""
+class Calm(NamedTuple):
+    """Seconds of a step, and of the loop's head before it, where nothing fails and no checkpoint is taken."""
+
+    step: float
+    head: float
+
+
+def undisturbed(base: Path, setting: Setting, seconds: float) -> Calm:
+    """A job that is left alone. Trouble."""
     with heat_job(base, setting, "never") as job:
         began = job.start_up()
         job.wait(began + WARM)
@@ -65,7 +72,8 @@ def undisturbed(base: Path, setting: Setting, seconds: float) -> float:
         last = job.seen([]).rows[0]
     if last.usual <= first.usual:
         raise Trouble(f"no step in {seconds:g} s")
-    return (last.usual_seconds - first.usual_seconds) / (last.usual - first.usual)
+    steps = last.usual - first.usual
+    return Calm((last.usual_seconds - first.usual_seconds) / steps, (last.heads - first.heads) / steps)
 
 
 def measure(
@@ -75,20 +83,20 @@ def measure(
     part, least, most = CALM
     calm = min(most, max(least, part * seconds))
     before = undisturbed(base / "before", setting, calm)
-    tell(f"MTBF {mtbf:g} s: a step takes {1000 * before:.2f} ms undisturbed")
+    tell(f"MTBF {mtbf:g} s: a step takes {1000 * before.step:.2f} ms undisturbed, its head {1000 * before.head:.2f} ms")
     seen = disturbed(base / "disturbed", setting, cadence, mtbf, seconds, seed)
     after = undisturbed(base / "after", setting, calm)
-    found = account(seen, (before + after) / 2)
+    found = account(seen, (before.step + after.step) / 2, (before.head + after.head) / 2)
     for line in lines(found, before, after):
         tell(line)
     (base / f"output-{mtbf:g}.txt").write_text(seen.output)
     for name in ("before", "disturbed", "after"):
         shutil.rmtree(base / name)
-    more = {"told_mtbf": mtbf, "seed": seed, "cadence": cadence, "step_before": before, "step_after": after}
+    more = {"told_mtbf": mtbf, "seed": seed, "cadence": cadence, "before": before._asdict(), "after": after._asdict()}
     return {**found.public(), **more, "setting": vars(setting)}
 
 
-def lines(found: Account, before: float, after: float) -> list[str]:
+def lines(found: Account, before: Calm, after: Calm) -> list[str]:
     """The account, for people."""
     c, (interval, best) = found.costs(), found.best()
     counted = Counter(kind for kind, _ in found.outages)
@@ -98,8 +106,8 @@ def lines(found: Account, before: float, after: float) -> list[str]:
     parts = [(name, getattr(found, name)) for name in PARTS]
     shown = [
         f"wall time {found.wall:.1f} s, {found.kills} kills, {found.unprovoked} failures besides; outages: {kinds or 'none'}",
-        f"a step takes {1000 * before:.2f} ms undisturbed before, {1000 * after:.2f} ms after; {found.steps} lasted, "
-        f"{found.lost_steps} were done again",
+        f"a step takes {1000 * before.step:.2f} ms undisturbed before, {1000 * after.step:.2f} ms after, its head "
+        f"{1000 * before.head:.2f} and {1000 * after.head:.2f} ms; {found.steps} lasted, {found.lost_steps} were done again",
         *(f"  {name.replace('_', '-'):10} {s:8.2f} s  {100 * s / found.wall:6.2f} %" for name, s in parts),
         f"  of slower, while a version was in flight: {found.flying:.2f} s",
         f"{found.checkpoints} checkpoints; costs: stall {1000 * c['stall']:.1f} ms, slow-down {1000 * c['slowdown']:.1f} ms, "

@@ -22,11 +22,12 @@ PARTS = ("start_up", "useful", "slower", "stall", "lost", "detection", "repair",
 class Account:
     """Seconds, if nothing else is said.
 
-    wall: the sum of PARTS. `useful`: steps that lasted, each with its undisturbed time; `slower`: what they took beyond that,
-    of which `flying` while a version was in flight; `stall`: at loop heads; `lost`: steps that were done again, and the step
-    that a kill interrupted; `detection`: until somebody joined a repair, or a process of the next start ran; `repair`: until
-    the program was called on all ranks; `restore`: until all had resumed. `flown`: flights of versions, `usual`: steps outside
-    of them, each on average. `kills`, and failures besides; `outages`: each one's kind and seconds.
+    wall: the sum of PARTS. `useful`: steps that lasted, each with its undisturbed time; `slower`: what they took beyond
+    that, of which `flying` while a version was in flight; `stall`: at loop heads, beyond what these take undisturbed;
+    `lost`: steps that were done again, and the step that a kill interrupted; `detection`: until somebody joined a repair,
+    or a process of the next start ran; `repair`: until the program was called on all ranks; `restore`: until all had
+    resumed. `flown`: flights of versions, `usual`: steps outside of them, each on average. `kills`, and failures besides;
+    `outages`: each one's kind and seconds.
     """
 
     wall: float = 0.0
@@ -87,8 +88,9 @@ class Account:
         return {**asdict(self), **more, "interval": taken, "costs": self.costs()}
 
 
-def account(seen: Seen, step_seconds: float) -> Account:
-    """The account of a job; `step_seconds`: what a step takes undisturbed."""
+def account(seen: Seen, step_seconds: float, head_seconds: float = 0.0) -> Account:
+    """The account of a job; `step_seconds`, `head_seconds`: what a step, and the loop's head before it, take undisturbed and
+    without a checkpoint: both count as the step's time. (Where ranks share cores, others compute during one's head.)"""
     found = Account(wall=seen.ended - seen.began, kills=len(seen.kills))
     attempts = _whole(seen.rows)
     resumed = [max(row.resumed_at for row in ranks) for ranks in attempts]
@@ -100,12 +102,14 @@ def account(seen: Seen, step_seconds: float) -> Account:
         # In its first step rank 0 waits for the last one to resume; it may do its last one while another is dead already.
         outside = max(0.0, begin - zero.resumed_at) + max(0.0, zero.last_at - end)
         within = zero.usual_seconds - outside
-        steps, seconds = zero.done - zero.first, within + zero.flying_seconds
+        steps = zero.done - zero.first
+        heads = min(zero.heads, steps * head_seconds)
+        seconds = within + zero.flying_seconds + heads
         again = 0 if last else max(0, min(steps, zero.done - attempts[i + 1][0].first))
         lost = again * seconds / steps if steps else 0.0
         kept_seconds += seconds - lost
-        found.lost += lost + (end - begin) - zero.heads - seconds
-        found.stall += zero.heads
+        found.lost += lost + (end - begin) - (zero.heads - heads) - seconds
+        found.stall += zero.heads - heads
         found.steps += steps - again
         found.lost_steps += again
         found.checkpoints += zero.taken
@@ -114,10 +118,11 @@ def account(seen: Seen, step_seconds: float) -> Account:
         flying, flying_seconds = flying + zero.flying, flying_seconds + zero.flying_seconds
         if not last:
             _outage(seen, zero.attempt, attempts[i + 1][0].attempt, end, resumed[i + 1], found)
-    found.useful = found.steps * step_seconds
+    found.useful = found.steps * (step_seconds + head_seconds)
     found.slower = kept_seconds - found.useful
-    found.usual = usual_seconds / usual if usual else 0.0
-    found.flying = flying_seconds - flying * found.usual if usual else 0.0
+    own = usual_seconds / usual if usual else 0.0
+    found.usual = own + head_seconds if usual else 0.0
+    found.flying = flying_seconds - flying * own if usual else 0.0
     return found
 
 

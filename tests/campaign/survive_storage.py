@@ -67,7 +67,10 @@ def _flip(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, stru
 
 
 def _flip_at_place(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-    """In the data that nodes hold of the newest version that is committed there: the next start finds it, or it did nothing."""
+    """In the data that nodes hold of the newest version that is committed there: the next start finds it, or it did nothing.
+    Not in the first, as long as there is no other copy: then a person is needed."""
+    if not _committed([job.run / "versions"]):
+        return False
     seats = {rank: seat for rank, process in by_rank.items() if (seat := _seat(process)) is not None}
     _kill_all(job, struck)
     if job.setting.seats:

@@ -85,6 +85,18 @@ def test_what_rank_0_does_while_others_resume_or_are_dead_counts_once() -> None:
     assert (found.slower, found.detection, found.repair, found.restore) == pytest.approx((0.0, 0.2, 0.4, 0.4))
 
 
+def test_heads_take_time_without_checkpoints_too() -> None:
+    """100 steps of 0.1 s, of which 10 are done again, with heads of 10 ms; two checkpoints for half a second more."""
+    row: dict[str, Any] = {"heads": 1.5, "taken": 2, "usual": 100, "usual_seconds": 10.0}
+    rows = [Row(1, r, 0, 100, **row, resumed_at=10.0, last_at=21.5) for r in range(RANKS)]
+    rows += [Row(2, r, 90, 190, **row, resumed_at=22.0, last_at=33.5) for r in range(RANKS)]
+    crew: Any = [Told("a", (9.0, What.OPENED, 0, 1), (21.6, What.REPAIRING, 0, -1), (21.8, What.OPENED, 0, 2))]
+    found = account(Seen(9.0, 33.5, [Kill(21.5, 1)], rows, crew), 0.1, 0.01)
+    assert sum(getattr(found, part) for part in PARTS) == pytest.approx(found.wall) == pytest.approx(24.5)
+    assert (found.useful, found.stall, found.lost, found.slower) == pytest.approx((190 * 0.11, 1.0, 10 * 0.11, 0.0))
+    assert (found.usual, found.costs()["stall"]) == pytest.approx((0.11, 0.25))
+
+
 def test_a_job_that_nothing_happened_to() -> None:
     rows = [Row(1, rank, 0, 100, usual=100, usual_seconds=10.0, resumed_at=10.0, last_at=20.0) for rank in range(RANKS)]
     found = account(Seen(8.0, 20.0, [], rows, []), 0.1)
