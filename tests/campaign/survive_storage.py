@@ -52,7 +52,7 @@ def _kill_all(job: HeatJob, struck: Struck) -> None:
 
 
 def _flip(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
-    """In the run's own store, which has another version behind it; what nodes hold is gone as well. A bit between objects, which
+    """In the run's own store, which has another version; what nodes hold is gone as well. A bit between objects, which
     nobody reads but `verify`, is none."""
     if len(_committed([job.run / "versions"])) < 2:
         return False
