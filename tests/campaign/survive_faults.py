@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -66,7 +67,8 @@ def hit(struck: Struck, processes: Iterable[tuple[int, int]], number: int = sign
     ]
     struck.at = time.monotonic()  # before: on a busy machine others may notice sooner than this goes on
     for pid, _ in victims:
-        os.kill(pid, number)
+        with contextlib.suppress(ProcessLookupError):  # gone in between
+            os.kill(pid, number)
     struck.first = struck.first or struck.at
     struck.pids += victims
     gone = "T" if number == signal.SIGSTOP else "ZX"
