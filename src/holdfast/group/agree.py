@@ -71,8 +71,8 @@ def at_root(
         if any(r[1] is not None for r in reports):
             verdict = _decide(reports, group.size)
         else:
-            told = [_unpack(r[2]) for r in sorted(reports, key=lambda r: r[0])]
-            verdict, error = _result(lambda: fn(told), what, group.size)
+            packed = [r[2] for r in sorted(reports, key=lambda r: r[0])]
+            verdict, error = _result(lambda: fn([_unpack(p) for p in packed]), what, group.size)
     heard = _down(group, what, verdict, patience=len(_strides(group.size)) + 1)
     error_record, values = _opened(heard, 1, what, group.rank)
     if error_record is not None:

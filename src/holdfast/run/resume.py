@@ -208,7 +208,7 @@ class Resume:
         do it with (`worse`), or an older one is needed. Whether that was so (collective)."""
         if self._recovery is None or not self._candidates:
             return False
-        first = self._index
+        first, anew = self._index, not self._arranged
         if self._arranged and worse:
             first = 0
             self._arranged.clear()
@@ -216,10 +216,10 @@ class Resume:
             return False
         found = self._recovery.arrange(self._candidates[first:])
         self.close()
-        if found.unsafe and first == 0:
+        if found.unsafe and anew:  # later, objects may have been filled from it already: the program's own values are gone
             if self._group.rank == 0:
-                names = ", ".join(name for name, _ in self._candidates)
-                log.warning("%s had neither parity nor a copy yet when a node was lost: the run begins anew", names)
+                text = "%s, the run's first, had neither parity nor a copy yet when a part of it was lost: the run begins anew"
+                log.warning(text, self._candidates[0][0])
             self._candidates = []
             return True
         self._index = first + found.start

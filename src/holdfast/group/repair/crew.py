@@ -1,7 +1,7 @@
 """The crew: all processes of one start of the program, those with a role and the spares.
 
 What is interrupted when: somebody notices a failure (an error of MPI in the program, this module's watcher, or health) and
-revokes the crew's communicator. Each process's watcher sees that within some 15 ms and revokes, in turn, the program's
+revokes the crew's communicator. Each process's watcher sees that within some 8 ms and revokes, in turn, the program's
 communicator and all that were made from it, so that nobody stays in a call on any of them. All then call `repair`.
 
 Errors of MPI are the sign that something is wrong, never the truth about what: that is the roll call's.
@@ -103,7 +103,7 @@ class Crew:
 
     @property
     def revoked(self) -> bool:
-        """Whether a repair is called for. Local, a microsecond; seen some 15 ms after the failure's detection."""
+        """Whether a repair is called for. Local, a microsecond; seen some 8 ms after the failure's detection."""
         return self._called_off
 
     @property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ...catalog import read_commit
 from ...catalog.places import KINDS
 from ...errors import DamageError, HoldfastError, StorageError
-from ...format import RECORD_LIMIT, Link
+from ...format import RECORD_LIMIT, Link, parse_version
 from ...format.keys import COMMIT_NAME
 from ...group import Group, at_root, from_root, together
 from .distrust import Brought, read_through
@@ -31,7 +31,7 @@ Names = Sequence[tuple[str, str]]  # candidates, newest first: a version's name,
 
 class Arranged(NamedTuple):
     """What was found: the candidate to begin with, by number, and why newer ones can't be had. `unsafe`: whether there is
-    nothing to begin with, and there never was: no candidate was ever more than a part of it on each node."""
+    nothing to begin with but the run's first version, lost before it was anywhere but in the memory of its ranks' nodes."""
 
     start: int
     passed: dict[int, str]
@@ -145,16 +145,16 @@ class Recovery:
         return Arranged(start, passed)
 
     def _unsafe(self, candidates: Names) -> bool:
-        """On rank 0, where nothing can be had: whether all candidates were lost before they had parity or a copy anywhere, as
-        nodes tell that still hold a part of them. One that an attempt went on from is none of these."""
-        if self._holdings is None or self._bad:
+        """On rank 0, where nothing can be had: whether there is only the run's first version, lost before it had parity or a
+        copy anywhere, as nodes tell that still hold a part of it. On a later one more work may depend, and a node's disk may
+        come back: a person decides. One that an attempt went on from, which has a digest, was whole."""
+        if self._holdings is None or self._bad or len(candidates) != 1:
             return False
-        held = {version for version, _, _ in self._holdings.of}
-        in_sets = {version for (version, _, _), holders in self._holdings.of.items() if holders.sets}
-        return all(
-            not digest and name in held - in_sets and not self.view.store.exists(f"versions/{name}/{COMMIT_NAME}")
-            for name, digest in candidates
-        )
+        ((name, digest),) = candidates
+        number, _ = parse_version(name) or (0, 0)
+        held = {place: holders for (version, _, place), holders in self._holdings.of.items() if version == name}
+        only_parts = list(held) == ["memory"] and not held["memory"].sets
+        return number == 1 and not digest and only_parts and not self.view.store.exists(f"versions/{name}/{COMMIT_NAME}")
 
     @property
     def worse(self) -> bool:
@@ -171,15 +171,17 @@ class Recovery:
         for version in hopeless:
             if self._group.rank == 0:
                 log.warning("version %s is damaged, rebuilt twice: nodes are not asked for it any more", version)
-            self.view.bad |= {(kind, version, rank) for kind in KINDS for rank in range(self._group.size)}
-        if suspect or hopeless:
+            everything = {(kind, version, rank) for kind in KINDS for rank in range(self._group.size)}
+            self.view.bad |= everything
+            self._bad |= everything  # all come to the same: nobody has to be told
+        if suspect:
             self._tell_bad("telling what was made from it")
         self.look()
 
     def _tell_bad(self, what: str) -> set[Holding]:
         """All ranks know what any has found; what is new of it (collective)."""
-        told = together(self._group, what, [list(h) for h in sorted(self.view.bad)])
-        new = {(str(k), str(v), int(r)) for one in told if isinstance(one, list) for k, v, r in one} - self._bad
+        told = together(self._group, what, [list(h) for h in sorted(self.view.bad - self._bad)])
+        new = {(str(k), str(v), int(r)) for one in told if isinstance(one, list) for k, v, r in one}
         self._bad |= new
         return new
 
