@@ -39,11 +39,11 @@ class Job:
     """`repair_program.py KIND` on `ranks` ranks with `spares` spares. A context manager: ends all that it has started."""
 
     def __init__(
-        self, kind: str, ranks: int, spares: int, *, ulfm: bool = True, step: float = 2, whole: float = 6
+        self, kind: str, ranks: int, spares: int, *, ulfm: bool = True, step: float = 2, whole: float = 6, status: int = 3
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="holdfast-repair-"))
         env = environment(str(self.folder))
-        env.update(STEP_SECONDS=str(step), WHOLE_SECONDS=str(whole))
+        env.update(STEP_SECONDS=str(step), WHOLE_SECONDS=str(whole), LEAVE_STATUS=str(status))
         flags = ["--with-ft", "ulfm"] if ulfm else []
         flags += ["--oversubscribe", "--bind-to", "none", "-n", str(ranks + spares)]
         self.ranks, self.spares = ranks, spares

@@ -1,7 +1,8 @@
 """A program to kill: ranks compute together, in the way that the first argument names, until the file `stop` exists.
 
 python repair_program.py KIND RANKS FOLDER: each process writes what happens to it as lines of JSON to FOLDER/PID.log, with
-the time of the monotonic clock, which is the same for all processes of a machine.
+the time of the monotonic clock, which is the same for all processes of a machine. SIGUSR1 has a process leave by itself, with
+status LEAVE_STATUS; the file `repair` has all call for a repair, as their node's board would.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import faulthandler
 import json
 import os
 import random
+import signal
 import sys
+import threading
 import time
 from array import array
 from typing import Any
@@ -20,6 +23,7 @@ from repair_job import KINDS
 
 from holdfast.errors import EXIT_REPAIR, RepairError
 from holdfast.group.repair import Crew, leave_after_repair
+from holdfast.health.processes import is_dead, look
 
 STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "2"))
 WHOLE_SECONDS = float(os.environ.get("WHOLE_SECONDS", "6"))
@@ -33,7 +37,9 @@ def main(kind: str, ranks: int, folder: str) -> None:
         log.write(json.dumps(facts) + "\n")
 
     faulthandler.enable(open(f"{folder}/{os.getpid()}.stacks", "w"))  # noqa: SIM115
-    crew = Crew.form(MPI.COMM_WORLD, ranks, timeout=30)
+    crew = Crew.form(MPI.COMM_WORLD, ranks, timeout=30, is_dead=lambda pid, start: is_dead(look(pid), start))
+    signal.signal(signal.SIGUSR1, lambda *_: os._exit(int(os.environ["LEAVE_STATUS"])))
+    threading.Thread(target=call_when_told, args=(crew, folder), daemon=True).start()
     note("formed", rank=crew.rank, repairable=crew.repairable, reason=crew.reason)
     while True:
         if crew.rank is None:
@@ -63,6 +69,13 @@ def main(kind: str, ranks: int, folder: str) -> None:
     if crew.repairs:
         note("leaving", arranged=leave_after_repair())
     log.close()
+
+
+def call_when_told(crew: Crew, folder: str) -> None:
+    """In a thread: the program's own may be in a call of MPI."""
+    while not os.path.exists(f"{folder}/repair"):
+        time.sleep(0.01)
+    crew.revoke()
 
 
 def work(kind: str, crew: Crew, folder: str, note: Any) -> None:

@@ -101,6 +101,19 @@ def test_a_second_death_during_the_repair_is_repaired_or_ends_all(kind: str, see
             assert len({n["rank"] for n in job.notes("finished")}) == 3, job.text()
 
 
+@pytest.mark.parametrize("status", [0, 3])
+def test_one_that_leaves_by_itself_is_replaced(status: int) -> None:
+    """Open MPI's launcher tells nobody: without its node, which does, Shrink would not end."""
+    with Job("alone", 3, 1, status=status) as job:
+        assert job.computing(0, 60), job.text()
+        holders = job.holders()
+        os.kill(holders[1], signal.SIGUSR1)
+        assert job.wait(lambda: holders[1] not in job.living(), 10)
+        (job.folder / "repair").touch()
+        repaired(job, 1)
+        assert job.holders() == {**holders, 1: job.spare_pids()[0]}
+
+
 def test_one_who_never_comes_ends_the_repair_by_the_watchdog() -> None:
     with Job("allreduce", 3, 1, step=0.5, whole=1.5) as job:
         assert job.computing(0, 60), job.text()

@@ -37,6 +37,8 @@ def fail(rank, step):
         if what == "always" or once(f"{rank}-{step}-{i}"):
             if what in ("die", "always"):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if what == "leave":
+                os._exit(3)
             if what == "segv":
                 signal.signal(signal.SIGSEGV, signal.SIG_DFL)
                 os.kill(os.getpid(), signal.SIGSEGV)
@@ -92,8 +94,9 @@ def attempts(tmp_path: Path) -> list[Any]:
 
 
 def test_ranks_are_replaced_one_after_the_other(start: Callable[..., Job], tmp_path: Path, undisturbed: str) -> None:
-    """Rank 0 too, and one that a spare had taken; each execution goes on from the newest version, as an attempt of its own."""
-    job = start({"1:70": ["die"], "0:130": ["segv"], "1:210": ["die"]}, spares=3)
+    """Rank 0 too, and one that a spare had taken, and that leaves by itself; each execution goes on from the newest version, as an
+    attempt of its own."""
+    job = start({"1:70": ["die"], "0:130": ["segv"], "1:210": ["leave"]}, spares=3)
     assert job.end() == 0, job.err
     assert job.result.split()[1] == undisturbed
     assert repairs(job) == 3, job.err

@@ -66,7 +66,10 @@ def launch_with_spares(
 ) -> T:
     """`launch` on a world of which the last `spares` processes have no rank yet (collective over it). A spare that was not
     needed leaves the program here."""
-    crew = Crew.form(world, world.Get_size() - spares, timeout=FORM_SECONDS)
+    from ..health.processes import is_dead, look
+
+    ranks = world.Get_size() - spares
+    crew = Crew.form(world, ranks, timeout=FORM_SECONDS, is_dead=lambda pid, start: is_dead(look(pid), start))
     if crew.reason is not None and crew.rank == 0:
         log.warning("the spares are of no use here: %s. A lost rank ends the job, which is started again.", crew.reason)
     if crew.repairable:

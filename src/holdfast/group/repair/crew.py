@@ -25,6 +25,7 @@ from .hidden import all_communicators
 from .machine import NO_ROLE, Card
 from .means import MpiMeans, places, suppressed, why_not
 from .members import Member, Members, exchange
+from .telling import tell_gone
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ LOOK_SECONDS = 0.008  # between a watcher's looks: 10 us each
 STAND_BY_SECONDS = 0.005  # between a spare's
 REVOKE_SECONDS = 10.0  # takes microseconds, and waits for nobody
 DISMISS_SECONDS = 2.0  # for the messages to the spares
+TELLERS = 2  # of a node, who say that one of its processes is gone
 DISMISSED, LOOKED_FOR = 1, 2  # tags; of the latter no message is ever sent
 
 
@@ -44,10 +46,13 @@ class Crew:
     repairs: how many there were. comm: communicator of those with roles, in their order (errors raise; what is made
     from it is known, see `comms`); None on a spare. lost: roles that the last repair replaced. tries: how often it had to
     begin. on_spare_lost: called with each spare that MPI tells is gone, by the watcher's thread of those with roles.
-    repairable: whether there can be repairs; reason: if not, why.
+    repairable: whether there can be repairs; reason: if not, why. is_dead: whether a process of this node, by pid and start
+    time, is gone for certain.
     """
 
-    def __init__(self, base: MPI.Intracomm, ranks: int, reason: str | None, watchdog: Watchdog) -> None:
+    def __init__(
+        self, base: MPI.Intracomm, ranks: int, reason: str | None, watchdog: Watchdog, is_dead: Callable[[int, int], bool]
+    ) -> None:
         self.rank: int | None = None
         self.size = ranks
         self.repairs = 0
@@ -58,6 +63,7 @@ class Crew:
         self.reason = reason
         self._base = base
         self._watchdog = watchdog
+        self._is_dead = is_dead
         self._card = Card(NO_ROLE, 0, base.Get_size())
         self._roles: tuple[int, ...] = ()  # of the crew's processes, in its order
         self._members, self._place = Members(()), 0
@@ -68,7 +74,9 @@ class Crew:
         self._watcher: Watcher | None = None
 
     @classmethod
-    def form(cls, world: MPI.Intracomm, ranks: int, *, timeout: float) -> Crew:
+    def form(
+        cls, world: MPI.Intracomm, ranks: int, *, timeout: float, is_dead: Callable[[int, int], bool] = lambda pid, start: False
+    ) -> Crew:
         """The crew of all of `world` (collective): its first `ranks` processes have roles, the others are spares.
 
         timeout: seconds for all to come here; after that the process ends (EXIT_REPAIR) or DeadlineError is raised.
@@ -84,7 +92,7 @@ class Crew:
         me = world.Get_rank()
         watchdog = Watchdog(f"process {me} on {os.uname().nodename}")
         base = _duplicate(world, timeout)
-        crew = cls(base, ranks, why_not(), watchdog)
+        crew = cls(base, ranks, why_not(), watchdog, is_dead)
         crew._roles = tuple(place if place < ranks else NO_ROLE for place in range(base.Get_size()))
         signal = _duplicate(base, timeout)
         crew._members = Members(exchange(base, ranks, timeout))
@@ -148,6 +156,18 @@ class Crew:
                 with suppressed():
                     comm.Revoke()
 
+    def tell_dead(self) -> None:
+        """Have MPI know whom this node sees to be gone: of those that have left by themselves it is not told. Local; two of a node
+        say it, should one of them be stopped."""
+        if self.reason is not None:
+            return
+        beside = self._members.beside(self._place)
+        dead = [place for place, one in beside if self._is_dead(one.pid, one.start)]
+        before = sum(place < self._place for place, _ in beside if place not in dead)
+        if before < TELLERS:
+            for place in sorted({*dead} - {*self._gone()}):
+                tell_gone(self._worldwide(place))
+
     def repair(self, step_seconds: float, whole_seconds: float) -> None:
         """Make the crew whole again: everyone who is alive calls this, with a role or without.
 
@@ -158,6 +178,7 @@ class Crew:
         if self.reason is not None:
             raise UsageError(f"This crew can't be repaired: {self.reason}. Leave the process; start the program again.")
         self._pause()
+        self.tell_dead()
         means = MpiMeans(self._base, self.revoke, self._counts_gone)
         found = machine.repair(
             means, self._card._replace(dead=self._members.dead_bits), self.size,
@@ -262,6 +283,18 @@ class Crew:
                 failed.Free()
                 everyone.Free()
         return []
+
+    def _worldwide(self, place: int) -> int:
+        """The rank in MPI.COMM_WORLD of the process at that place in the crew."""
+        from mpi4py import MPI
+
+        ours, everyone = self._crew.Get_group(), MPI.COMM_WORLD.Get_group()
+        try:
+            rank: int = ours.Translate_ranks([place], everyone)[0]
+            return rank
+        finally:
+            ours.Free()
+            everyone.Free()
 
     def _counts_gone(self) -> tuple[int, int]:
         roles = [self._roles[place] for place in self._gone()]

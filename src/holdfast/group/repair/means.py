@@ -152,15 +152,16 @@ def symbol(name: str, kind: type[Any]) -> Any:
     return None
 
 
-def library(name: str) -> Any:
-    """The function `name` of the MPI library that is loaded, as ctypes has it; None if there is none."""
-    return next((found for loaded in _libraries() if (found := getattr(loaded, name, None)) is not None), None)
+def library(name: str, part: str = "libmpi") -> Any:
+    """The function `name` of the MPI library that is loaded, as ctypes has it; None if there is none. `part`: of which of its
+    libraries, by what its file's name has in it."""
+    return next((found for loaded in _libraries(part) if (found := getattr(loaded, name, None)) is not None), None)
 
 
-def _libraries() -> Iterator[ctypes.CDLL]:
+def _libraries(part: str = "libmpi") -> Iterator[ctypes.CDLL]:
     try:
         with open("/proc/self/maps") as maps:
-            paths = {line.split(maxsplit=5)[5].strip() for line in maps if "libmpi" in line}
+            paths = {line.split(maxsplit=5)[5].strip() for line in maps if part in line}
     except OSError:
         return
     for path in sorted(paths):

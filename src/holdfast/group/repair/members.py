@@ -51,6 +51,11 @@ class Members:
         self.now = tuple(self.everyone[i]._replace(role=role) for i, role in zip(places, roles, strict=True))
         self.gone = self.dead = frozenset()
 
+    def beside(self, place: int) -> list[tuple[int, Member]]:
+        """(place, process) of each of the crew on the node of the one at `place` that can be looked at, without that one."""
+        node = self.now[place].node
+        return [(i, one) for i, one in enumerate(self.now) if one.node == node and one.start and i != place]
+
     def lose(self, places: Iterable[int]) -> frozenset[Member]:
         """Those of the crew at `places` are gone, as MPI says; spares of whom that was not known."""
         lost = frozenset(one for one in map(self.now.__getitem__, places) if one.role == NO_ROLE) - self.gone
