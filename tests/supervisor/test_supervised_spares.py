@@ -94,8 +94,8 @@ def attempts(tmp_path: Path) -> list[Any]:
 
 
 def test_ranks_are_replaced_one_after_the_other(start: Callable[..., Job], tmp_path: Path, undisturbed: str) -> None:
-    """Rank 0 too, and one that a spare had taken, and that leaves by itself; each execution goes on from the newest version, as an
-    attempt of its own."""
+    """Rank 0 too, and one that a spare had taken, and that leaves by itself; each execution goes on from the newest version, as
+    an attempt of its own."""
     job = start({"1:70": ["die"], "0:130": ["segv"], "1:210": ["leave"]}, spares=3)
     assert job.end() == 0, job.err
     assert job.result.split()[1] == undisturbed

@@ -157,8 +157,8 @@ class Crew:
                     comm.Revoke()
 
     def tell_dead(self) -> None:
-        """Have MPI know whom this node sees to be gone: of those that have left by themselves it is not told. Local; two of a node
-        say it, should one of them be stopped."""
+        """Have MPI know whom this node sees to be gone: of those that have left by themselves it is not told. Local; two of a
+        node say it, should one of them be stopped."""
         if self.reason is not None:
             return
         beside = self._members.beside(self._place)
