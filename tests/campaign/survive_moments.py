@@ -114,9 +114,9 @@ def note_repairs(book: Notebook) -> None:
     """Note what processes do between two calls of the program's function."""
     repair, stand_by = Crew.repair, Crew.stand_by
 
-    def noted_repair(crew: Crew, *args: Any) -> None:
+    def noted_repair(crew: Crew, *args: Any, **more: Any) -> None:
         book.note(What.REPAIRING, -1 if crew.rank is None else crew.rank)
-        repair(crew, *args)
+        repair(crew, *args, **more)
         book.note(What.REPAIRED, -1 if crew.rank is None else crew.rank)
 
     def noted_stand_by(crew: Crew, *args: Any) -> bool:

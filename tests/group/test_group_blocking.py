@@ -58,12 +58,14 @@ ALLOWED = {
     Use("group/repair/crew.py", "form", "base", "Split"): WATCHED,
     Use("group/repair/means.py", "shrink", "self._base", "Shrink"): WATCHED,
     Use("group/repair/means.py", "make", "self.crew", "Split"): WATCHED,
+    Use("group/repair/means.py", "make", "comm", "Dup"): WATCHED,
 }
 # Where the step is that watches: file, and the call inside of it.
 WATCHED_BY = {
     Use("group/repair/crew.py", "form", "base", "Split"): ("group/repair/crew.py", "base.Split"),
     Use("group/repair/means.py", "shrink", "self._base", "Shrink"): ("group/repair/machine.py", "means.shrink"),
     Use("group/repair/means.py", "make", "self.crew", "Split"): ("group/repair/machine.py", "means.make"),
+    Use("group/repair/means.py", "make", "comm", "Dup"): ("group/repair/machine.py", "means.make"),
 }
 # Names in lower case are also those of many other things. They count where something of mpi4py's may be at hand, and not on
 # what is known to be something else: what it is called on, in which file or anywhere ("").
@@ -76,7 +78,7 @@ OTHERS = {
     ("", "group.gather"): "ours (group/base.py), with a deadline",
     ("", "self._group.gather"): "ours (group/base.py), with a deadline",
     ("", "self._changed.wait"): "a condition of threads",
-    ("group/repair/crew.py", "self._over.wait"): "a flag of threads",
+    ("group/repair/watcher.py", "self._over.wait"): "a flag of threads",
     ("run/repairing.py", "with_all.begin_max(0).wait"): "ours, with a deadline",
     ("run/watching.py", "self._pending.wait"): "ours, with a deadline",
 }

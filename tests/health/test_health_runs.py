@@ -96,7 +96,6 @@ def lines(output: str, word: str) -> list[list[str]]:
     return [line.split()[1:] for line in output.splitlines() if line.startswith(f"{word} ")]
 
 
-@pytest.mark.flaky(reruns=3, only_rerun=["Segmentation fault"])  # in Open MPI, while it repairs
 def test_a_rank_that_hangs_and_one_that_is_stopped_are_replaced_in_place(tmp_path: Path, node: Path) -> None:
     done = start(tmp_path, node, HANGS, *CLI, "-n", "4", "--spares", "2")
     told = f"{done.stdout}\n{done.stderr}"

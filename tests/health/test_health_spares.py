@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from health_support import RUN
 from test_health_beat import look
 from test_health_runs import CLI, boards, lines, start
@@ -50,7 +49,6 @@ holdfast.launch(main, "run")
 """
 
 
-@pytest.mark.flaky(reruns=3, only_rerun=["Segmentation fault"])  # in Open MPI, while it repairs
 def test_lost_spares_are_told_and_not_counted(tmp_path: Path, node: Path) -> None:
     done = start(tmp_path, node, SPARES, *CLI, "-n", "2", "--spares", "3")
     told = f"{done.stdout}\n{done.stderr}"

@@ -20,10 +20,6 @@ from repair_leaver import WAYS
 
 from holdfast.errors import EXIT_REPAIR
 
-# Open MPI itself may crash in survivors while it repairs (see docs/reliability.md); the job is started again then, which is not
-# what is looked at here.
-pytestmark = pytest.mark.flaky(reruns=3, only_rerun=["Segmentation fault"])
-
 
 def repaired(job: Job, repairs: int) -> None:
     assert job.computing(repairs, 20), job.text()

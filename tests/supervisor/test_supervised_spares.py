@@ -16,9 +16,6 @@ from programs import Job, at_version, catalog, newest, until
 
 STEPS, RANKS = 300, 3
 
-# Open MPI itself may crash in survivors while it repairs (see docs/reliability.md); the job is started again then, which is not
-# what is looked at here.
-pytestmark = pytest.mark.flaky(reruns=3, only_rerun=["Segmentation fault"])
 
 # Dies, fails or goes on as `faults` says: {"rank:step": [...]}, of which each entry serves once, in order.
 PROGRAM = """

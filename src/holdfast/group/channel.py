@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import RankError, UsageError
+from .duplicates import duplicate
 from .transfers import Transfer
-from .waiting import deadline_error, wait_until
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,12 +71,7 @@ class MPIChannel:
         self._mpi = MPI
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
-        self._comm, request = comm.Idup()
-        duplicate = Transfer(request, self._comm)
-        if not wait_until(duplicate.done, timeout):
-            others = [r for r in range(self.size) if r != self.rank]
-            raise deadline_error("duplicating the communicator", self.rank, others, timeout, one_of=True)
-        self._comm.Set_errhandler(MPI.ERRORS_RETURN)
+        self._comm = duplicate(comm, timeout)
 
     def another(self, timeout: float) -> MPIChannel:
         """A new one for the same ranks, where a call on this one has failed (collective; by any thread: the program's own

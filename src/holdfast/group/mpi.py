@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import RankError, UsageError
 from .checks import INT64_MIN, MAX_VALUES, check_data, check_int64, check_members
+from .duplicates import duplicate
 from .transfers import Incoming, Outgoing, Transfer, reap
 from .waiting import deadline_error, ranks_text, wait_until
 
@@ -51,11 +52,7 @@ class MPIGroup:
         self._broken: str | None = None
         self._status = MPI.Status()
         with self._translated("duplicating the communicator"):
-            self._comm, request = comm.Idup()
-            duplicate = Transfer(request, self._comm)
-            if not wait_until(duplicate.done, self._timeout):
-                raise deadline_error("duplicating the communicator", self.rank, self._others(), timeout, one_of=True)
-            self._comm.Set_errhandler(MPI.ERRORS_RETURN)
+            self._comm = duplicate(comm, self._timeout)
 
     def gather(self, data: bytes, members: range, what: str, *, patience: int = 1) -> list[bytes] | None:
         root = check_members(members, self.rank, self.size, what)

@@ -7,11 +7,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..catalog import current, put_fence
 from ..errors import HoldfastError
 from ..format import attempt_key
-from ..group import Group, from_root, together
+from ..group import Group, at_root
 from ..store import Store
 
 log = logging.getLogger("holdfast")
@@ -28,14 +29,12 @@ def fence(
     """Put the fence of a new attempt and return its number, greater than all there are and than `above` (collective).
 
     `places`: kinds and directories of the places that nodes have for it."""
-    everyone = together(group, "starting an attempt", data=current().plain())
-
-    def put() -> int:
+    def put(everyone: list[Any]) -> int:
         holder = current().plain() | {"user": _user(), "command": " ".join(sys.argv)[:500]}
         processes = [p for p in everyone if isinstance(p, dict)]
         return put_fence(store, kind, group.size, holder, processes, first_version, above, places)
 
-    number = from_root(group, "starting an attempt", put)
+    number = at_root(group, "starting an attempt", current().plain(), put)
     assert isinstance(number, int)
     return number
 

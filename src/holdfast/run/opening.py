@@ -16,7 +16,7 @@ from ..errors import ConfigError, DamageError, MismatchError, RunInUseError, Usa
 from ..format import decode_record, encode_record
 from ..format.keys import RUN_KEY
 from ..format.records import FORMAT, RECORD_LIMIT
-from ..group import SERIAL, Group, from_root, launcher_ranks, make_background, make_group, spare_processes, together
+from ..group import SERIAL, Group, from_root, launcher_ranks, make_background, make_group, spare_processes
 from ..policy import Keep
 from ..store import KeyMissingError, Store, open_store
 from .execution import Execution
@@ -118,13 +118,14 @@ def _open(
         store = open_store(where, create=False)
     except Exception as failed:
         error = failed
-    together(group, "opening the run", error=error)
-    assert store is not None
     levels: Levels | None = None
     if options.levels is not None or group.size > 1 or known:
         from .levels import climb  # most serial programs have none
 
-        levels = climb(group, store, options, told["run"], where, known)
+        levels = climb(group, store, options, told["run"], where, known, error)
+    elif error is not None:
+        raise error
+    assert store is not None
     reading = levels.store if levels is not None else store
     found = from_root(group, "looking what there is", lambda: _look(reading, options, params, group.size))
     assert isinstance(found, dict)
@@ -134,8 +135,6 @@ def _open(
     # Numbers too: what it committed meanwhile has had its own.
     if levels is not None:
         levels.fence(attempt)
-        levels.sweep()
-        levels.look()
     again = from_root(group, "looking what there is", lambda: _look(reading, options, params, group.size))
     assert isinstance(again, dict)
     candidates = [(name, digest) for name, digest in again["candidates"]]

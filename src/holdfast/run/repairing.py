@@ -97,7 +97,7 @@ def launch_with_spares(
                         run._x.abandon()
                         past.health = run._x.watching.events
             began = time.monotonic()
-            _repair(crew)
+            _repair(crew, past)
     finally:
         _part(crew)
 
@@ -107,14 +107,9 @@ def _reopen(url: str | os.PathLike[str], crew: Crew, past: _Past, began: float, 
     known = dict(options)
     params, config, mode = known.pop("params", None), known.pop("config", None), known.pop("mode", "a")
     if crew.repairs:
-        group = make_group(crew.comm, STEP_SECONDS)
-        told: Any = together(group, "going on after a repair", [past.times, past.at[1], _shown(past.own) if past.own else ""])
-        past.times, step = max(int(one[0]) for one in told), max(int(one[1]) for one in told)
-        for rank, (_, _, text) in enumerate(told):
-            if text:
-                own = past.own or RankError(f"Rank {rank} failed with {text}. What was committed is intact.", rank=rank)
-                leave_to_others(own, group, own is past.own)
-                raise own
+        past.times, step = max(card.failed for card in crew.cards), max(card.at for card in crew.cards)
+        if any(card.alone for card in crew.cards):
+            _hear_of_it(crew, past)
         if past.times >= REPEATS:
             raise RankError(
                 f"Ranks were lost {past.times} times in a row at step {step}, from the same version: it is taken for the "
@@ -133,6 +128,17 @@ def _reopen(url: str | os.PathLike[str], crew: Crew, past: _Past, began: float, 
             seconds_text(time.monotonic() - began), lost, crew.spares, "s" * (crew.spares != 1), run.attempt,
         )  # fmt: skip
     return run
+
+
+def _hear_of_it(crew: Crew, past: _Past) -> None:
+    """A rank has failed by an error of its own, which is raised on all of them (collective)."""
+    group = make_group(crew.comm, STEP_SECONDS)
+    told: Any = together(group, "going on after a repair", _shown(past.own) if past.own else "")
+    for rank, text in enumerate(told):
+        if text:
+            own = past.own or RankError(f"Rank {rank} failed with {text}. What was committed is intact.", rank=rank)
+            leave_to_others(own, group, own is past.own)
+            raise own
 
 
 def _called_off(crew: Crew, error: BaseException) -> bool:
@@ -208,9 +214,9 @@ def _shown(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _repair(crew: Crew) -> None:
+def _repair(crew: Crew, past: _Past) -> None:
     try:
-        crew.repair(STEP_SECONDS, WHOLE_SECONDS)
+        crew.repair(STEP_SECONDS, WHOLE_SECONDS, failed=past.times, at=past.at[1], alone=past.own is not None)
     except RepairError as error:
         _relaunch(error)
 

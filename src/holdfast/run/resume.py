@@ -242,23 +242,21 @@ class Resume:
 
     # -- settling -------------------------------------------------------------------------------
 
-    def settle(self, protected: Objects, dropped: Container[str]) -> PartReader | None:
-        """Find the newest candidate whole on all ranks and restore from it (collective).
+    def settle(self, protected: Objects, dropped: Container[str], held: list[Any]) -> PartReader | None:
+        """Find the newest candidate whole on all ranks and restore from it (collective). `held`: the shards that all ranks have
+        protected, as `shards.check_cover` wants them.
 
         Returns this rank's reader of it, None to start from the beginning. Raises on all ranks alike: MismatchError,
         NoWholeVersionError.
         """
         try:
+            # A process alone may hold a part of something larger; ranks together hold all of it.
+            shards.check_cover(held, whole=self._group.size > 1)
             return self._settle(protected, dropped)
         finally:
             self._untouched.close()
 
     def _settle(self, protected: Objects, dropped: Container[str]) -> PartReader | None:
-        mine = [
-            [e.name, e.shard.global_shape, e.shard.offset, e.obj.shape, str(e.obj.dtype)] for e in protected if e.shard
-        ]
-        # A process alone may hold a part of something larger; ranks together hold all of it.
-        shards.check_cover([shard for ranks in self._exchange(mine) for shard in ranks], whole=self._group.size > 1)
         while True:
             worse = self._together_at_one()
             if self._arranged and self._arrange(worse):

@@ -38,7 +38,6 @@ def roll_back(x: Execution, version: int) -> None:
         x.writer.attempt = fence(x.store, x.group, x.writer.number, places=x.levels.roots if x.levels is not None else ())
         if x.levels is not None:
             x.levels.fence(x.writer.attempt)
-            x.levels.look()
         x.resume = Resume(store, x.group, targets, x.options.threads, strict, recovery)
         held = x.resume.reader.objects if x.resume.reader is not None else {}
         for name, entry in x.dropped.items():

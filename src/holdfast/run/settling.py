@@ -25,15 +25,15 @@ log = logging.getLogger("holdfast")
 
 def settle(x: Execution) -> None:
     """Agree on the version to go on from, restore exactly its state, and seal it as this attempt's base."""
-    _agree_on_replicated(x)
-    reader = x.resume.settle(x.objects, x.dropped)
+    reader = x.resume.settle(x.objects, x.dropped, _agree_on_protected(x))
     commit = x.resume.commit
+    sizes, counts = _settle_files(x)
     if commit is not None and reader is not None:
         recut = commit.ranks != x.group.size
         sources: tuple[str, ...] = ()
         read: tuple[tuple[str, int], ...] = ()
         if x.levels is not None:
-            sources, read = x.levels.account(commit)
+            sources, read = x.levels.account(commit, counts)
         stored = x.levels is None or x.store.exists(f"{commit.path}/{COMMIT_NAME}")
         source = f"{x.url}/{commit.path}" if stored else "the places of nodes"
         x.restored = Restored(commit.version, commit.step, source, x.resume.skipped, sources, read)
@@ -41,14 +41,13 @@ def settle(x: Execution) -> None:
         x.loops.resume(commit.loops, commit.complete)
         x.writer.carry = None if recut else reader
         x.writer.parent = x.resume.link
-    _settle_files(x)
     if not x.readonly:
         sealed = from_root(x.group, "sealing the base", lambda: _seal(x))
         assert isinstance(sealed, list)
         behind, written, spared, lineage = sealed
         x.writer.chain = Chain(behind, written, commit.state if commit is not None else 0, spared)
         if x.levels is not None:
-            x.levels.settle(sum(b.nbytes for item in _items(x) for b in item.buffers), lineage, x.writer.attempt)
+            x.levels.settle(sizes, lineage, x.writer.attempt)
         if commit is not None:
             x.costs.recall(commit.seconds)
     x.settled = True
@@ -76,12 +75,14 @@ def _items(x: Execution) -> list[Item]:
         return []
 
 
-def _agree_on_replicated(x: Execution) -> None:
-    """UsageError unless all ranks have protected the same objects as replicated."""
-    if x.group.size == 1:
-        return
+def _agree_on_protected(x: Execution) -> list[Any]:
+    """The shards that all ranks have protected. UsageError unless all have protected the same objects as replicated."""
     mine = sorted(entry.name for entry in x.objects if entry.replicated)
-    told: Any = together(x.group, "settling what is replicated", mine)
+    shards = [[e.name, e.shard.global_shape, e.shard.offset, e.obj.shape, str(e.obj.dtype)] for e in x.objects if e.shard]
+    exchanged: Any = together(x.group, "settling what is protected", [mine, shards])
+    told, held = [names for names, _ in exchanged], [shard for _, its in exchanged for shard in its]
+    if x.group.size == 1:
+        return held
     for rank, names in enumerate(told):
         for name in sorted(set(names) ^ set(told[0])):
             having, lacking = (rank, 0) if name in names else (0, rank)
@@ -98,20 +99,26 @@ def _agree_on_replicated(x: Execution) -> None:
             "say. On nodes, every rank would have to keep all of them.",
             mine[0],
         )
+    return held
 
 
-def _settle_files(x: Execution) -> None:
-    """Cut output files back to the version; what goes wrong on one rank, all hear of."""
+def _settle_files(x: Execution) -> tuple[list[int], list[Any]]:
+    """Cut output files back to the version; what goes wrong on one rank, all hear of. Returns what each rank has told besides:
+    the bytes of its state, and how many it has read, by where they are."""
     error: Exception | None = None
+    nbytes, counts = 0, {}
     try:
         found = x.resume.files()
         x.foreign = found if x.resume.recut else ()
         x.files.settle(found)
+        if x.levels is not None:
+            nbytes, counts = sum(b.nbytes for item in _items(x) for b in item.buffers), dict(x.levels.view.counts)
     except OSError as failed:
         error = StorageError(f"An output file could not be cut back: {failed}.", file=failed.filename)
     except HoldfastError as failed:
         error = failed
-    together(x.group, "cutting output files back", error=error)
+    told: Any = together(x.group, "cutting output files back", [nbytes, counts], error)
+    return [int(n) for n, _ in told], [each for _, each in told]
 
 
 def _seal(x: Execution) -> list[Any]:

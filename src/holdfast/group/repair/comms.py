@@ -18,6 +18,8 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .. import making
+
 if TYPE_CHECKING:
     from mpi4py import MPI
 
@@ -62,7 +64,7 @@ class Family:
             self._members[key] = weakref.ref(comm, lambda _: self._members.pop(key, None))
             late = self.revoked
         if late:  # made while the family was being revoked: nobody else will see to it
-            self._revoke(comm)
+            making.revoke(comm)
         return comm
 
     def forget(self, comm: MPI.Comm) -> None:
@@ -77,21 +79,10 @@ class Family:
             for reference in list(self._members.values()):
                 comm = reference()
                 if comm is not None:
-                    self._revoke(comm)
+                    making.revoke(comm)
 
     def __len__(self) -> int:
         return len(self._members)
-
-    @staticmethod
-    def _revoke(comm: MPI.Comm) -> None:
-        from mpi4py import MPI
-
-        if comm == MPI.COMM_NULL:  # one whose Idup is not over
-            return
-        try:
-            comm.Revoke()
-        except (MPI.Exception, NotImplementedError):
-            return  # it is of no more use anyway, and the others have to be revoked
 
 
 def tracked_types() -> dict[str, type[Any]]:
@@ -105,6 +96,8 @@ def tracked_types() -> dict[str, type[Any]]:
             body: dict[str, Any] = {
                 "__doc__": f"An `MPI.{kind}` whose offspring is known (see `Family`).",
                 "_family": None,
+                "_begun": False,  # by Idup, and not known to be over
+                "_hidden": False,  # mpi4py has what it needs of its own for it
             }
             body.update({name: _maker(getattr(base, name)) for name in _MAKERS if hasattr(base, name)})
             body.update({name: _waiter(getattr(base, name)) for name in _WAITERS if hasattr(base, name)})
@@ -123,7 +116,20 @@ def watch_calls(comm: Any, calls: Callable[[bool], object] | None) -> None:
 
 
 def _waiter(method: Any) -> Any:
+    hides = method.__name__[0].islower()  # mpi4py may make a duplicate for its own use, once
+
     def wait(self: Any, *args: Any, **kw: Any) -> Any:
+        if self._begun:  # its program knows it to be over
+            self._begun = False
+            making.over(self)
+        if hides and not self._hidden:
+            with making.making():
+                made = told(self, args, kw)
+            self._hidden = True
+            return made
+        return told(self, args, kw)
+
+    def told(self: Any, args: Any, kw: Any) -> Any:
         calls = None if self._family is None else self._family.calls
         if calls is None:
             return method(self, *args, **kw)
@@ -138,12 +144,17 @@ def _waiter(method: Any) -> Any:
 
 def _maker(method: Any) -> Any:
     def make(self: Any, *args: Any, **kw: Any) -> Any:
-        made = method(self, *args, **kw)
+        with making.making():
+            made = method(self, *args, **kw)
+            if isinstance(made, tuple):  # with a request: it is whole some time later
+                making.begun(made[0])
         family: Family | None = self._family
         if family is None:
             return made
-        if isinstance(made, tuple):  # with a request: the handle comes later, into this very object
-            return (family.adopt(made[0]), *made[1:])
+        if isinstance(made, tuple):
+            comm = family.adopt(made[0])
+            comm._begun = True
+            return (comm, *made[1:])
         return family.adopt(made) if made else made
 
     return _named(make, method)
@@ -153,7 +164,8 @@ def _freer(method: Any) -> Any:
     def free(self: Any) -> Any:
         if self._family is not None:
             self._family.forget(self)
-        return method(self)
+        with making.freeing(self):
+            return method(self)
 
     return _named(free, method)
 

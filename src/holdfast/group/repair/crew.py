@@ -13,25 +13,27 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
+from .. import making
+from ..duplicates import duplicate, make_ready
 from ..transfers import Transfer
-from ..waiting import deadline_error, wait_until
+from ..waiting import wait_until
 from . import machine
 from .comms import Family
-from .hidden import all_communicators
+from .hidden import all_communicators, handles
 from .machine import NO_ROLE, Card
 from .means import MpiMeans, places, suppressed, why_not
 from .members import Member, Members, exchange
 from .telling import tell_gone
 from .watchdog import Watchdog
+from .watcher import Watcher
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-LOOK_SECONDS = 0.008  # between a watcher's looks: 10 us each
 STAND_BY_SECONDS = 0.005  # between a spare's
 REVOKE_SECONDS = 10.0  # takes microseconds, and waits for nobody
 DISMISS_SECONDS = 2.0  # for the messages to the spares
@@ -45,9 +47,9 @@ class Crew:
     rank: this process's role, the rank in the run; None on a spare. size: ranks of the run, the same through all repairs.
     repairs: how many there were. comm: communicator of those with roles, in their order (errors raise; what is made
     from it is known, see `comms`); None on a spare. lost: roles that the last repair replaced. tries: how often it had to
-    begin. on_spare_lost: called with each spare that MPI tells is gone, by the watcher's thread of those with roles.
-    repairable: whether there can be repairs; reason: if not, why. is_dead: whether a process of this node, by pid and start
-    time, is gone for certain.
+    begin; cards: what all that lived have told in it. on_spare_lost: called with each spare that MPI tells is gone, by the
+    watcher's thread of those with roles. repairable: whether there can be repairs; reason: if not, why. is_dead: whether a
+    process of this node, by pid and start time, is gone for certain.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Crew:
         self.on_spare_lost: Callable[[Member], object] | None = None
         self.lost: tuple[int, ...] = ()
         self.tries = 0
+        self.cards: tuple[Card, ...] = ()
         self.reason = reason
         self._base = base
         self._watchdog = watchdog
@@ -91,10 +94,12 @@ class Crew:
             )
         me = world.Get_rank()
         watchdog = Watchdog(f"process {me} on {os.uname().nodename}")
-        base = _duplicate(world, timeout)
+        base = duplicate(MPI.Intracomm(world), timeout, "forming the crew")
         crew = cls(base, ranks, why_not(), watchdog, is_dead)
+        if crew.repairable:
+            making.look_with(handles)
         crew._roles = tuple(place if place < ranks else NO_ROLE for place in range(base.Get_size()))
-        signal = _duplicate(base, timeout)
+        signal = duplicate(base, timeout, "forming the crew")
         crew._members = Members(exchange(base, ranks, timeout))
         with watchdog.step("forming the crew", timeout):
             comm = base.Split(0 if me < ranks else MPI.UNDEFINED, me)
@@ -143,8 +148,9 @@ class Crew:
         with self._lock:
             return tuple(sorted(self._roles[place] for place in self._gone() if self._roles[place] != NO_ROLE))
 
-    def revoke(self) -> None:
-        """Call for a repair: everyone's calls on the crew's communicators end with errors. Local, may be repeated."""
+    def revoke(self, *, long_after: bool = False) -> None:
+        """Call for a repair: everyone's calls on the crew's communicators end with errors. Local, may be repeated;
+        `long_after`: see `making.revoke`."""
         if self.reason is not None:
             return
         with self._watchdog.step("revoking the crew's communicators", REVOKE_SECONDS), self._lock:
@@ -153,8 +159,7 @@ class Crew:
                 self._crew.Revoke()
             self._family.revoke()
             for comm in all_communicators([self._base, self._crew], [self._base]):
-                with suppressed():
-                    comm.Revoke()
+                making.revoke(comm, long_after=long_after)
 
     def tell_dead(self) -> None:
         """Have MPI know whom this node sees to be gone: of those that have left by themselves it is not told. Local; two of a
@@ -168,11 +173,14 @@ class Crew:
             for place in sorted({*dead} - {*self._gone()}):
                 tell_gone(self._worldwide(place))
 
-    def repair(self, step_seconds: float, whole_seconds: float) -> None:
+    def repair(
+        self, step_seconds: float, whole_seconds: float, *, failed: int = 0, at: int = -1, alone: bool = False
+    ) -> None:
         """Make the crew whole again: everyone who is alive calls this, with a role or without.
 
-        step_seconds: for each of its steps; whole_seconds: for all of them, and for all processes to come here. Returns with a
-        new `comm` and, on a spare that was taken, `rank`; communicators made from the old one are of no more use.
+        step_seconds: for each of its steps; whole_seconds: for all of them, and for all processes to come here. failed, at,
+        alone: what all are told, in `cards` (see `machine.Card`). Returns with a new `comm` and, on a spare that was taken,
+        `rank`; communicators made from the old one are of no more use.
         RepairError when it can't be done; a process in which a step hangs ends with EXIT_REPAIR.
         """
         if self.reason is not None:
@@ -181,12 +189,12 @@ class Crew:
         self.tell_dead()
         means = MpiMeans(self._base, self.revoke, self._counts_gone)
         found = machine.repair(
-            means, self._card._replace(dead=self._members.dead_bits), self.size,
+            means, self._card._replace(dead=self._members.dead_bits, failed=failed, at=at, alone=alone), self.size,
             step_seconds=step_seconds, whole_seconds=whole_seconds, step=self._watchdog.step,
         )  # fmt: skip
         with self._lock:
-            self._roles, self.lost, self.tries = found.roles, found.lost, found.tries
-            self._take(found.card, means.crew, found.comm)
+            self._roles, self.lost, self.tries, self.cards = found.roles, found.lost, found.tries, found.cards
+            self._take(found.card, means.crew, found.comm, means.duplicates)
         self._watch()
 
     def stand_by(self, idle: Callable[[], None]) -> bool:
@@ -226,8 +234,8 @@ class Crew:
 
     # -- inside -----------------------------------------------------------------------------
 
-    def _take(self, card: Card, crew: Any, comm: Any) -> None:
-        """Go over to what has been agreed on."""
+    def _take(self, card: Card, crew: Any, comm: Any, duplicates: Sequence[Any] = ()) -> None:
+        """Go over to what has been agreed on. `duplicates` of `comm`, which have been made with it."""
         from mpi4py import MPI
 
         crew.Set_errhandler(MPI.ERRORS_RETURN)
@@ -240,6 +248,7 @@ class Crew:
         if comm is not None:
             comm.Set_errhandler(MPI.ERRORS_RETURN)
             comm = self._family.adopt(comm)
+            make_ready(comm, [self._family.adopt(one) for one in duplicates])
         self.comm = comm
 
     def _look(self) -> bool:
@@ -316,46 +325,12 @@ class Crew:
 
     def _watch(self) -> None:
         if self.reason is None and self.rank is not None:  # a spare looks itself, in `stand_by`
-            self._watcher = Watcher(self._look)
+            self._watcher = Watcher(self._look, lambda: self.revoke(long_after=True))
 
     def _pause(self) -> None:
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.close()
-
-
-class Watcher:
-    """A thread that looks every LOOK_SECONDS until `look` says True, or until it is closed."""
-
-    def __init__(self, look: Callable[[], bool]) -> None:
-        self._look = look
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="holdfast-crew", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._over.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join(5.0)
-
-    def _run(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
-            if self._look():
-                return
-
-
-def _duplicate(world: Any, timeout: float) -> Any:
-    """A duplicate of `world`, in time: DeadlineError otherwise."""
-    from mpi4py import MPI
-
-    comm, request = MPI.Intracomm(world).Idup()
-    if not wait_until(Transfer(request, comm).done, timeout):
-        me = world.Get_rank()
-        raise deadline_error(
-            "forming the crew", me, (r for r in range(world.Get_size()) if r != me), timeout, one_of=True
-        )
-    comm.Set_errhandler(MPI.ERRORS_RETURN)
-    return comm
 
 
 def crew_of(comm: Any) -> Crew | None:

@@ -9,6 +9,7 @@ that they can be gone through.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,21 +26,27 @@ def all_communicators(known: Sequence[MPI.Comm], keep: Sequence[MPI.Comm]) -> It
     at least their numbers are looked at. Empty where MPI is not Open MPI."""
     from mpi4py import MPI
 
-    look = _by_number()
-    if look is None:
-        return
     kept = [MPI.COMM_NULL, MPI.COMM_WORLD, MPI.COMM_SELF, *keep]
-    number, last = 0, max((comm.py2f() for comm in known if comm != MPI.COMM_NULL), default=0)
-    while number <= last + _BEYOND:
+    for handle in handles(max((comm.py2f() for comm in known if comm != MPI.COMM_NULL), default=0)):
+        comm = MPI.Comm.fromhandle(handle)
+        if all(comm != other for other in kept):
+            yield comm
+
+
+def handles(last: int = 0) -> Iterator[int]:
+    """Of all communicators of this process, MPI's own too, also of what is only half made (local; any thread). `last`: a number
+    up to which they are looked for at least."""
+    look = _by_number()
+    number = 0
+    while look is not None and number <= last + _BEYOND:
         handle = look(number)
         if handle:
-            comm = MPI.Comm.fromhandle(handle)
             last = max(last, number)
-            if all(comm != other for other in kept):
-                yield comm
+            yield handle
         number += 1
 
 
+@functools.cache
 def _by_number() -> Callable[[int], int | None] | None:
     found = library("MPI_Comm_f2c")
     if found is None:

@@ -41,13 +41,17 @@ class Card(NamedTuple):
 
     role: its rank in the run, or NO_ROLE. repairs: repairs that it has confirmed. counted: processes that were
     alive in the last of these, or when the crew was formed. dead: a bit for each spare of these that is known not to live any
-    more, because its node has seen it gone: not because nothing is heard of it.
+    more, because its node has seen it gone: not because nothing is heard of it. failed, at, alone: of no interest here, and
+    told along: how often in a row its program has failed at step `at`, and whether by an error of its own.
     """
 
     role: int
     repairs: int
     counted: int
     dead: int = 0
+    failed: int = 0
+    at: int = -1
+    alone: int = 0
 
 
 class Means(Protocol):
@@ -91,9 +95,11 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class Repaired:
-    """What a process has after a repair: its card, the whole crew's roles, roles replaced, communicator (None: a spare)."""
+    """What a process has after a repair: its card, all cards of the roll call, the whole crew's roles, roles replaced,
+    communicator (None: a spare)."""
 
     card: Card
+    cards: tuple[Card, ...]
     roles: tuple[int, ...]
     lost: tuple[int, ...]
     comm: Any
@@ -181,7 +187,7 @@ def repair(
             means.revoke()  # those who lack the roll call are to find out as well
             raise
         mine = Card(plan.roles[means.me()], plan.repairs, len(cards))
-        return Repaired(mine, plan.roles, plan.lost, comm, tries)
+        return Repaired(mine, tuple(cards), plan.roles, plan.lost, comm, tries)
     raise RepairError(
         f"the processes have not come together again in {whole_seconds:.4g} s ({tries} tries: {why}). {_NEXT}"
     )

@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .. import making
 from ..transfers import Transfer
 from ..waiting import wait_until
 from .machine import Card, Lost
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+DUPLICATES = 4  # of the new communicator: the run's group, its background, and for levels a channel and a copier's group
 
 
 class MpiMeans:
@@ -33,16 +36,16 @@ class MpiMeans:
         self.crew: Any = None
         self._base = base
         self._revoke = revoke
+        self.duplicates: list[Any] = []  # of the last communicator that was made
         self._made: list[Any] = []  # in this repair; kept, since dropping them would free nothing
 
     def revoke(self) -> None:
         self._revoke()
-        with _as_lost(), suppressed():
-            for comm in self._made:
-                comm.Revoke()
+        for comm in self._made:
+            making.revoke(comm)
 
     def shrink(self) -> None:
-        with _as_lost():
+        with _as_lost(), making.making():
             self.crew = self._base.Shrink()
             self._made.append(self.crew)
 
@@ -64,13 +67,18 @@ class MpiMeans:
         from mpi4py import MPI
 
         mine = roles[self.me()]
-        with _as_lost():
+        with _as_lost(), making.making():
             comm = self.crew.Split(0 if mine >= 0 else MPI.UNDEFINED, max(mine, 0))
             if mine < 0:
                 return None
             self._made.append(comm)
             if comm.Get_rank() != mine:
                 raise Lost("the new communicator is not of those that were meant")
+            comm.Set_errhandler(MPI.ERRORS_RETURN)
+            self.duplicates = []
+            for _ in range(DUPLICATES):
+                self.duplicates.append(comm.Dup())
+                self._made.append(self.duplicates[-1])
             return comm
 
     def confirm(self, digest: int, seconds: float) -> bool:

@@ -102,28 +102,35 @@ class Ladder:
 
 
 def climb(
-    group: Group, levels: tuple[Level, ...] | None, run_id: str, where: str, known: Sequence[Root], timeout: float
+    group: Group,
+    levels: tuple[Level, ...] | None,
+    run_id: str,
+    where: str,
+    known: Sequence[Root],
+    timeout: float,
+    error: Exception | None = None,
 ) -> Ladder | None:
     """The levels of this execution (collective); None if there are none but the run's own store, now and before.
 
     `levels`: the option; `known`: places that earlier attempts of the run had; a run that has had some goes on with less
-    redundancy if there are fewer nodes now. ConfigError: what is asked for can't be on these nodes; StorageError: a place can't
-    be made.
+    redundancy if there are fewer nodes now; `error`: what has kept this rank from opening the run, of which all hear here.
+    ConfigError: what is asked for can't be on these nodes; StorageError: a place can't be made.
     """
-    if levels is None and group.size == 1 and not known:
-        return None
-    chosen = levels is None
-    wanted = _default(group) if levels is None else levels
     # Whose domain: what the redundancy's level says, where it says something.
-    redundancy = next((level for level in wanted if level.kind == "rs"), None)
-    error: Exception | None = None
+    redundancy = next((level for level in levels or () if level.kind == "rs"), None)
     places: dict[str, Place] = {}
     domain = ""
     try:
         domain = domain_of(redundancy.domain if redundancy else None)
     except Exception as failed:
-        error = failed
-    domains = [str(name) for name in together(group, "looking for failure domains", domain, error)]
+        error = error or failed
+    domains = [str(name) for name in together(group, "opening the run", domain, error)]
+    chosen, wanted = levels is None, levels or (global_(),)
+    if chosen and group.size > 1 and len(set(domains)) > 1:  # XOR across failure domains, and the run's own store behind
+        redundancy = xor()
+        wanted = (memory(), redundancy, global_())
+    elif chosen and not known:
+        return None
     if redundancy is not None:
         _deal(group, redundancy, domains, bool(known) or chosen, quiet=True)  # refused before anything is made
     try:
@@ -176,12 +183,6 @@ def _deal(
             instead = f"until there are more, sets of up to {found.set_size} members can lose {found.m}"
         log.warning("%s can't have the level %s as configured: %s", there, level.name, instead)
     return found, sets
-
-
-def _default(group: Group) -> tuple[Level, ...]:
-    """Memory with XOR across failure domains where there are several of them, and the run's own store behind."""
-    domains = {str(d) for d in together(group, "looking for failure domains", domain_of(None))}
-    return (memory(), xor(), global_()) if len(domains) > 1 else (global_(),)
 
 
 def _open(wanted: Sequence[Level], run_id: str, where: str, known: Sequence[Root]) -> dict[str, Place]:

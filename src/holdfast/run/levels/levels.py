@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...catalog import Commit
@@ -16,7 +16,7 @@ from ...levels import Level
 from ...store import Store
 from .ladder import Ladder, Root
 from .ladder import climb as climb_ladder
-from .nodes import fence_places, memory_root
+from .nodes import fence_here, memory_root
 from .recover import Recovery
 from .sweeping import sweep_places
 from .view import View, as_store
@@ -56,12 +56,17 @@ class Levels:
         self.recovery.look()
 
     def fence(self, attempt: int) -> None:
-        """Say at the places of all nodes whose they are now (collective). StorageError."""
-        fence_places(self.ladder.group, self.ladder.places.values(), self.ladder.leads, attempt)
+        """Say at the places of all nodes whose they are now, and see what is there then (collective). StorageError.
 
-    def sweep(self) -> None:
-        """Remove what earlier attempts left at this node's places of versions to come (by one rank of a node; fenced)."""
-        sweep_places(self.ladder.places.values(), self.ladder.leads, beside=True)
+        A node is looked at by the rank that has put its fence: what is found there comes after that."""
+        error: Exception | None = None
+        places = self.ladder.places.values()
+        try:
+            fence_here(places, self.ladder.leads, attempt)
+            sweep_places(places, self.ladder.leads, beside=True)
+        except Exception as failed:
+            error = failed
+        self.recovery.look(error)
 
     def begin(self, writer: Writer) -> None:
         """Have the versions of `writer` go to the levels (collective)."""
@@ -100,19 +105,18 @@ class Levels:
         """Names of the versions that are being copied, or are to be (local)."""
         return self.placing.keeper.pinned if self.placing is not None and self.placing.keeper is not None else []
 
-    def account(self, commit: Commit) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
-        """For `Restored`: each rank's source of the version, and what all ranks have read (collective)."""
-        told = together(self.ladder.group, "counting what was read", dict(self.view.counts))
+    def account(self, commit: Commit, told: Sequence[Mapping[str, int]]) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
+        """For `Restored`: each rank's source of the version, and what all ranks have read, of which each has `told` (local)."""
         total = dict.fromkeys(("memory", "local", "global"), 0)
         for counts in told:
-            if isinstance(counts, dict):
-                for where, nbytes in counts.items():
-                    total[str(where)] += int(nbytes)
+            for where, nbytes in counts.items():
+                total[str(where)] += int(nbytes)
         stored = ["the run's own store"] * commit.ranks
         return tuple(self.recovery.sources.get(commit.name, stored)), tuple(total.items())
 
-    def settle(self, nbytes: int, lineage: list[str], attempt: int) -> None:
-        """What the execution goes on from is settled: `nbytes` of state on this rank, `lineage` newest first (collective)."""
+    def settle(self, sizes: Sequence[int], lineage: list[str], attempt: int) -> None:
+        """What the execution goes on from is settled: `sizes` of the ranks' states in bytes, `lineage` newest first
+        (collective)."""
         if self.placing is None or self.ladder.first is None:
             return
         self.placing.lineage, self.placing.attempt = list(lineage), attempt
@@ -122,9 +126,8 @@ class Levels:
 
         ladder = self.ladder
         share = ladder.redundancy.m / (min(map(len, ladder.sets)) - ladder.redundancy.m) if ladder.redundancy else 0.0
-        told = [int(n) for n in together(ladder.group, "looking for room in memory", nbytes) if isinstance(n, int)]
-        rank = ladder.group.rank
-        state = sum(n for r, n in enumerate(told) if ladder.nodes.of[r] == ladder.nodes.of[rank])
+        node = ladder.nodes.of[ladder.group.rank]
+        state = sum(n for r, n in enumerate(sizes) if ladder.nodes.of[r] == node)
         try:
             held = sum(size for _, size in ladder.place.store.tree("versions"))
             room, why = default_memory(state, ladder.place.root, parity=share, held=held)
@@ -163,14 +166,22 @@ class Levels:
 
 
 def climb(
-    group: Group, store: Store, options: Options, run_id: str, where: str, known: list[Root]
+    group: Group,
+    store: Store | None,
+    options: Options,
+    run_id: str,
+    where: str,
+    known: list[Root],
+    error: Exception | None = None,
 ) -> Levels | None:
     """The levels of an execution, and a first look at what nodes hold (collective); None if there is nothing but the run's own
-    store, now and before. ConfigError: what is asked for can't be; StorageError: a place can't be made."""
+    store, now and before. `error`: why there is no `store` on this rank, which is raised on all. ConfigError: what is asked for
+    can't be; StorageError: a place can't be made."""
     wanted: tuple[Level, ...] | None = options.levels
-    ladder = climb_ladder(group, wanted, run_id, where, known, options.timeout)
+    ladder = climb_ladder(group, wanted, run_id, where, known, options.timeout, error)
     if ladder is None:
         return None
+    assert store is not None
     levels = Levels(ladder, store, run_id, options)
     levels.look()
     return levels

@@ -70,8 +70,13 @@ def fence_places(group: Group, places: Iterable[Place], leads: bool, attempt: in
     StorageError."""
     error: Exception | None = None
     try:
-        for place in places if leads else ():
-            place.put_fence(attempt)
+        fence_here(places, leads, attempt)
     except Exception as failed:
         error = failed
     together(group, "taking the places of nodes", error=error)
+
+
+def fence_here(places: Iterable[Place], leads: bool, attempt: int) -> None:
+    """Say at the places of this node whose they are now (local; by the rank that leads it). StorageError."""
+    for place in places if leads else ():
+        place.put_fence(attempt)

@@ -229,7 +229,7 @@ class Placing:
     def abandon(self) -> None:
         """Ranks are lost: nothing comes to a place or is copied any more (local)."""
         self.open = False
-        self.ahead.close()
+        self.ahead.close_later()
         if self.keeper is not None:
             self.keeper.abandon()
 

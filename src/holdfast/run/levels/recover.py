@@ -55,12 +55,13 @@ class Recovery:
 
     # -- looking -------------------------------------------------------------------------------
 
-    def look(self) -> None:
-        """Gather what all nodes hold, and give all ranks the commits that were found there (collective).
+    def look(self, error: Exception | None = None) -> None:
+        """Gather what all nodes hold, and give all ranks the commits that were found there (collective). `error`: what this
+        rank has met before, which is raised on all.
 
         A commit on one node proves that all have written: where the job died before all nodes had it, they are given it."""
         for again in (True, False):
-            commits, lacking = self._reported()
+            commits, lacking = self._reported(error)
             self.view.commits = commits
             self.view.forget()
             if not (lacking and again):
@@ -81,14 +82,13 @@ class Recovery:
             if not place.store.exists(place.commit_key(name)) and place.ranks(name)
         ]
 
-    def _reported(self) -> tuple[dict[str, bytes], bool]:
+    def _reported(self, error: Exception | None) -> tuple[dict[str, bytes], bool]:
         """All commits that were found, by version's name, and whether some node lacks one of them (collective)."""
         from ...recovery import NodeReport, merge, report
 
-        error: Exception | None = None
         mine: list[Any] = []
         try:
-            if self.ladder.leads:
+            if self.ladder.leads and error is None:
                 name = self.ladder.nodes.of[self._group.rank]
                 kept, commits, notes = report(name, self._domain, list(self.ladder.places.values()), exclude=self._bad)
                 for note in notes:
@@ -115,7 +115,6 @@ class Recovery:
     def arrange(self, candidates: Names) -> Arranged:
         """Bring the newest version that can be had to the ranks' nodes, as far as it is not in the run's own store
         (collective). `candidates`: the lineage."""
-        self._share_bad()
         while True:
             plan = self._plan(candidates)
             if not self._needs_work(plan):
@@ -124,7 +123,6 @@ class Recovery:
                 self._carry_out(plan)
                 break
             except DamageError:  # less to plan with
-                self._share_bad()
                 self.look()
             except HoldfastError as error:
                 self.ladder.drop_channel()
@@ -132,8 +130,7 @@ class Recovery:
                     text = "what nodes hold could not be brought together (%s); the run's own store is read"
                     log.warning(text, error.message)
                 self.view.places, self.view.commits = {}, {}
-                self._holdings = None
-                plan = self._plan(candidates)
+                self._holdings = plan = None
                 break
         self._remember(plan)
         names = [name for name, _ in candidates]
@@ -161,10 +158,9 @@ class Recovery:
         """Whether this rank has found damage at a place since `arrange` (local)."""
         return bool(self.view.bad - self._bad)
 
-    def _share_bad(self) -> None:
-        found = self._tell_bad("telling what is damaged")
-        if not found:
-            return
+    def _without(self, found: set[Holding]) -> None:
+        """These are damaged, which all know now: what was made from them too, or nodes are not asked for that version any
+        more (collective)."""
         suspect, hopeless = self._brought.suspect(found)
         for version in suspect:
             self._read_through(version)
@@ -178,9 +174,15 @@ class Recovery:
             self._tell_bad("telling what was made from it")
         self.look()
 
-    def _tell_bad(self, what: str) -> set[Holding]:
-        """All ranks know what any has found; what is new of it (collective)."""
-        told = together(self._group, what, [list(h) for h in sorted(self.view.bad - self._bad)])
+    def _tell_bad(self, what: str) -> None:
+        """All ranks know what any has found (collective)."""
+        self._know(together(self._group, what, self._news()))
+
+    def _news(self) -> list[Any]:
+        """What this rank has found to be damaged and the others don't know of (local)."""
+        return [list(holding) for holding in sorted(self.view.bad - self._bad)]
+
+    def _know(self, told: list[Any]) -> set[Holding]:
         new = {(str(k), str(v), int(r)) for one in told if isinstance(one, list) for k, v, r in one}
         self._bad |= new
         return new
@@ -200,11 +202,18 @@ class Recovery:
             log.warning("version %s could not be read through: %s", version, error.message)
 
     def _plan(self, candidates: Names) -> RecoveryPlan | None:
+        """What is to be done (collective). Damage that a rank has found since is told first, and planned around."""
         from ...recovery import RecoveryPlan
 
-        wire = from_root(self._group, "planning the recovery", lambda: self._planned(candidates))
-        assert isinstance(wire, bytes)
-        return RecoveryPlan.from_wire(wire) if wire else None
+        def planned(told: list[Any]) -> list[Any]:
+            news = [one for one in told if one]
+            return [news, b"" if news else self._planned(candidates)]
+
+        while True:
+            news, wire = at_root(self._group, "planning the recovery", self._news(), planned)
+            if not news:
+                return RecoveryPlan.from_wire(wire) if wire else None
+            self._without(self._know(news))
 
     def _planned(self, candidates: Names) -> bytes:
         """On rank 0: the plan; nothing if no node holds anything."""

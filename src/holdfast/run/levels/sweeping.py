@@ -13,7 +13,7 @@ from ...store import Store
 from ..tidying import told
 
 _LARGE = 32 << 20  # bytes: some milliseconds
-_MOMENT = 0.5  # seconds in which a program that restarts is back at work
+MOMENT = 0.5  # seconds in which a program that restarts is back at work
 _LEFT = "files that were made ahead of their versions were not deleted"
 
 
@@ -29,7 +29,7 @@ def sweep_places(places: Iterable[Place], leads: bool, beside: bool = False) -> 
 
 def _delete(store: Store, keys: list[str]) -> None:
     """These, and no others: this attempt's own files may be there by now. A moment later, for the cores are wanted now."""
-    time.sleep(_MOMENT)
+    time.sleep(MOMENT)
     with told(_LEFT):
         for key in keys:
             store.delete(key)
