@@ -3,8 +3,8 @@
     repair_job.py MIB EVERY [fresh]
 
 A step rewrites a sixteenth of the state and meets the other ranks. SIGUSR2 makes a rank hang: its program does not come back.
-The array is made once in each process, spares included, and filled anew by each call of the program's function; with `fresh`
-each call makes one, whose memory is touched for the first time then.
+The array is made once in each process, spares included, and filled by the program if there is nothing to resume from; with
+`fresh` each call makes and fills one, whose memory is touched for the first time then.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def simulate(run: holdfast.Run) -> None:
     BOOK.note(What.OPENED, *known)
     signal.signal(signal.SIGUSR2, hang)
     values = np.empty(MIB << 17) if FRESH else ARRAY
-    values[:] = comm.rank
+    if FRESH or not run.resumed:
+        values[:] = comm.rank
     u = run.protect("u", values)
     part, first = u.size // PARTS, True
     for step in run.steps(every=holdfast.seconds(EVERY)):

@@ -134,7 +134,7 @@ def _open(
     # Looked at again: only what is there *after* our fence can't be joined by what an earlier holder still commits.
     # Numbers too: what it committed meanwhile has had its own.
     if levels is not None:
-        levels.fence(attempt)
+        levels.fence(attempt, sweep=True)
     again = from_root(group, "looking what there is", lambda: _look(reading, options, params, group.size))
     assert isinstance(again, dict)
     candidates = [(name, digest) for name, digest in again["candidates"]]
@@ -187,7 +187,8 @@ def _prepare(url: str | os.PathLike[str], options: Options, repaired: bool) -> d
             "Name a directory of its own for the run, such as runs/heat.",
             file=where,
         )
-    store.sync_root()
+    if not repaired:  # else an attempt of this job has done it
+        store.sync_root()
     run = _identify(store)
     holder = find_holder(store, options.lease, repaired)
     if holder is not None:

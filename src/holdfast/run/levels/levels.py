@@ -55,15 +55,17 @@ class Levels:
         """See what is on the nodes now (collective)."""
         self.recovery.look()
 
-    def fence(self, attempt: int) -> None:
-        """Say at the places of all nodes whose they are now, and see what is there then (collective). StorageError.
+    def fence(self, attempt: int, sweep: bool = False) -> None:
+        """Say at the places of all nodes whose they are now, and see what is there then (collective). StorageError. `sweep`:
+        remove what earlier executions left there of versions to come.
 
         A node is looked at by the rank that has put its fence: what is found there comes after that."""
         error: Exception | None = None
         places = self.ladder.places.values()
         try:
             fence_here(places, self.ladder.leads, attempt)
-            sweep_places(places, self.ladder.leads, beside=True)
+            if sweep:
+                sweep_places(places, self.ladder.leads, beside=True)
         except Exception as failed:
             error = failed
         self.recovery.look(error)
