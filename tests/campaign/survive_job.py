@@ -86,11 +86,12 @@ class HeatJob:
             options["HOLDFAST_LEVELS"] = levels
         return options
 
-    def start(self) -> None:
+    def start(self, **more: str) -> None:
+        """`more`: of the environment."""
         if self.place is not None:
             self.place.mkdir(exist_ok=True)
         self.starts.append(time.monotonic())
-        self.job.start(self.command, **self.options())
+        self.job.start(self.command, **self.options(), **more)
 
     def end(self) -> None:
         """No process and no memory is left."""

@@ -15,6 +15,7 @@ CAPTURE, ENCODE, COMMIT = "death during capture", "death while parity is compute
 RESTORE, REPAIR = "a second death, while restoring", "a second death, in the repair"
 MPIRUN, SUPERVISOR, EVERYTHING = "mpirun", "the supervisor", "everything, with the nodes' memory"
 EIO, FULL, FULL_DISK = "EIO on a rank", "ENOSPC on all ranks", "a full file system"
+ZOMBIES = "everything stops, and comes back behind the next start"
 FLIP, FLIP_MEMORY = "everything, a bit flips in the run's store", "everything, a bit flips in memory"
 FLIP_LOCAL, FLIP_SET = "everything, a bit flips at the local level", "everything, a bit flips, with redundancy"
 NODE, LINK = "a node", "a node's link is cut"
@@ -25,7 +26,7 @@ GO_ON = (SPARE, EIO, FULL, FULL_DISK)  # the program may go on as if nothing had
 REPAIRABLE = (
     RANK, ZERO, TWO, SECOND, SEGV, COLLECTIVE, COLLECTIVE_3, STOP, CHECKPOINT, CAPTURE, ENCODE, COMMIT, RESTORE, REPAIR,
 )  # fmt: skip
-ANEW = (MPIRUN, SUPERVISOR, EVERYTHING, FLIP, FLIP_MEMORY, FLIP_LOCAL, FLIP_SET)  # the program is started again
+ANEW = (MPIRUN, SUPERVISOR, EVERYTHING, ZOMBIES, FLIP, FLIP_MEMORY, FLIP_LOCAL, FLIP_SET)  # the program is started again
 KINDS = (*REPAIRABLE, *GO_ON, *ANEW, *ON_NODES)
 # Kinds that take long, or end in a new start more often than not; and how many of them will do.
 COSTLY, ENOUGH = (COLLECTIVE_3, STOP, SECOND, RESTORE, REPAIR, *ANEW), 31
@@ -50,7 +51,7 @@ class Setting(Enum):
 
 
 # With one process there are neither spares nor others to go on: all of it is started again.
-_ALONE = (ZERO, SEGV, CHECKPOINT, CAPTURE, COMMIT, EIO, FULL, SUPERVISOR, EVERYTHING, FLIP)
+_ALONE = (ZERO, SEGV, CHECKPOINT, CAPTURE, COMMIT, EIO, FULL, SUPERVISOR, EVERYTHING, ZOMBIES, FLIP)
 
 # Kinds that are not for all settings.
 _ONLY: dict[str, tuple[Setting, ...]] = {

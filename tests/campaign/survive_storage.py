@@ -7,19 +7,23 @@ import errno
 import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import Popen
 
 from holdfast.run import maintenance
 
 from . import survive_kinds as kinds
+from .jobs import kill
 from .survive_faults import Blow, Struck, hit
 from .survive_job import HeatJob
 from .survive_kinds import Setting
-from .survive_notes import ALL, NOBODY, Process, What, start_of
+from .survive_notes import ALL, NOBODY, Process, What, start_of, state_of
 
 SLOW = 60_000  # microseconds that a step sleeps while a job is without supervisor
+LEAVE = 60.0  # seconds for those who find that they were overtaken to be gone
 FAILS = 0.15  # seconds for which storage calls fail
 BALLAST = 1 << 20  # bytes of each piece that fills a file system up
 
@@ -44,6 +48,37 @@ def _everything(job: HeatJob, by_rank: dict[int, Process], chance: random.Random
     job.wipe_memory()
     job.start()
     return True
+
+
+def _zombies(job: HeatJob, by_rank: dict[int, Process], chance: random.Random, struck: Struck) -> bool:
+    """All processes stop, the job is started elsewhere, so to speak, and takes the run over; then they go on."""
+    old = job.job.process
+    stopped = [(pid, start_of(pid)) for pid in job.job.processes()]
+    job.orders.slow = SLOW
+    hit(struck, stopped, signal.SIGSTOP)
+    job.start(HOLDFAST_TAKEOVER="1")
+    struck.later = lambda: _come_back(job, struck, stopped, old)
+    return True
+
+
+def _come_back(job: HeatJob, struck: Struck, stopped: list[tuple[int, int]], old: Popen[bytes] | None) -> None:
+    """Whether those who were overtaken commit anything, and whether they leave."""
+    before = {path.name for path in _committed([job.run / "versions", *job.versions_at_places()])}
+    for pid, _ in stopped:
+        kill(pid, signal.SIGCONT)
+    until = time.monotonic() + LEAVE
+    while left := [pid for pid, start in stopped if start_of(pid) == start and state_of(pid) not in "ZX"]:
+        if time.monotonic() > until:
+            struck.wrong.append(f"{len(left)} processes that were overtaken have not left in {LEAVE:g} s")
+            for pid in left:
+                kill(pid)
+            break
+        time.sleep(0.02)
+    if old is not None:
+        old.wait(10)
+    after = {path.name for path in _committed([job.run / "versions", *job.versions_at_places()])}
+    late = sorted(name for name in after - before if int(name.rpartition("-a")[2]) <= struck.attempt)
+    struck.wrong += [f"{name} was committed by those who had been overtaken" for name in late]
 
 
 def _kill_all(job: HeatJob, struck: Struck) -> None:
@@ -194,6 +229,7 @@ STORAGE_BLOWS: dict[str, Blow] = {
     kinds.MPIRUN: _mpirun,
     kinds.SUPERVISOR: _supervisor,
     kinds.EVERYTHING: _everything,
+    kinds.ZOMBIES: _zombies,
     kinds.EIO: _storage(errno.EIO, everywhere=False),
     kinds.FULL: _storage(errno.ENOSPC, everywhere=True),
     kinds.FULL_DISK: _full_disk,

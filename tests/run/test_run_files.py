@@ -313,3 +313,28 @@ def test_a_file_that_lacks_what_the_version_knows_is_told_at_settling_too(tmp_pa
     with pytest.raises(holdfast.MismatchError, match="has 4 bytes; the version to resume from knows 8"):
         it.files.settle((it.stored("one\n", "two\n"),))
     it.files.close()
+
+
+@pytest.mark.parametrize("told", ["by its next version", "at its end"])
+def test_one_that_was_overtaken_keeps_what_it_has_not_written_yet_to_itself(tmp_path, monkeypatch, told):
+    """Stopped, say, while another process went on with the run, and back."""
+    monkeypatch.chdir(tmp_path)
+    old = holdfast.open("run", signals=False)
+    log = old.file("log.txt", "a")
+    old.ready()
+    log.write("both\n")
+    old.checkpoint()
+    log.write("the old one's\n")
+    new = holdfast.open("run", signals=False, takeover=True)
+    other = new.file("log.txt", "a")
+    new.ready()
+    other.write("the new one's\n")
+    new.checkpoint()
+    if told == "by its next version":
+        with pytest.raises(holdfast.FencedError):
+            old.checkpoint()
+        log.write("and more\n")
+    old.close()
+    new.close()
+    assert log.closed
+    assert Path("log.txt").read_text() == "both\nthe new one's\n"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
-from ..errors import DamageError, MismatchError, StorageError, UsageError
+from ..errors import DamageError, FencedError, HoldfastError, MismatchError, StorageError, UsageError
 from ..format import StoredFile, decode_record, digest, digest_hex, encode_record
 from ..format.records import RECORD_LIMIT, count
 from ..store import KeyExistsError, KeyMissingError, Store
@@ -29,7 +30,8 @@ class _Open:
 
 class OutFiles:
     """One rank's output files. All calls are local. `check_fence()` raises FencedError if a later attempt exists: its
-    lines must not be cut off by one that has lost the run and does not know it yet."""
+    lines must not be cut off by one that has lost the run and does not know it yet, nor mixed with what that has still to
+    write, as far as it has not left the process."""
 
     def __init__(self, store: Store, rank: int, check_fence: Callable[[], None]) -> None:
         self._store, self._rank, self._check_fence = store, rank, check_fence
@@ -133,6 +135,7 @@ class OutFiles:
         `carried`: files that the version before knows; those not opened yet in this execution stay known.
         """
         found = {f.path: f for f in carried}
+        self._keep_to_itself_if_overtaken()
         for name, file in self._files.items():
             path = file.path
             try:
@@ -150,9 +153,29 @@ class OutFiles:
             found[name] = StoredFile(name, nbytes, digest(tail), path)
         return list(found.values())
 
+    def _keep_to_itself_if_overtaken(self) -> None:
+        """FencedError where a later attempt has the files; what is still in this process's buffers goes nowhere then, whoever
+        flushes them."""
+        if not any(not handle.closed for file in self._files.values() for handle in file.handles):
+            return
+        try:
+            self._check_fence()
+        except FencedError:
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                for file in self._files.values():
+                    for handle in file.handles:
+                        if not handle.closed:
+                            os.dup2(nowhere, handle.fileno(), inheritable=False)
+            finally:
+                os.close(nowhere)
+            raise
+
     def close(self) -> None:
         """Close what the program left open. A failure is told, not raised: it would take the place of the error that the
         run is being closed for, and leave other files open. What the last version counts on is durable already."""
+        with suppress(HoldfastError):
+            self._keep_to_itself_if_overtaken()
         for file in self._files.values():
             for handle in file.handles:
                 try:
