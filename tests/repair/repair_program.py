@@ -23,7 +23,7 @@ from repair_job import KINDS
 
 from holdfast.errors import EXIT_REPAIR, RepairError
 from holdfast.group.repair import Crew, leave_after_repair
-from holdfast.health.processes import is_dead, look
+from holdfast.health.processes import Eyes
 
 STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "2"))
 WHOLE_SECONDS = float(os.environ.get("WHOLE_SECONDS", "6"))
@@ -37,7 +37,7 @@ def main(kind: str, ranks: int, folder: str) -> None:
         log.write(json.dumps(facts) + "\n")
 
     faulthandler.enable(open(f"{folder}/{os.getpid()}.stacks", "w"))  # noqa: SIM115
-    crew = Crew.form(MPI.COMM_WORLD, ranks, timeout=30, is_dead=lambda pid, start: is_dead(look(pid), start))
+    crew = Crew.form(MPI.COMM_WORLD, ranks, timeout=30, eyes=Eyes())
     signal.signal(signal.SIGUSR1, lambda *_: os._exit(int(os.environ["LEAVE_STATUS"])))
     threading.Thread(target=call_when_told, args=(crew, folder), daemon=True).start()
     note("formed", rank=crew.rank, repairable=crew.repairable, reason=crew.reason)

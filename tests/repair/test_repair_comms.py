@@ -30,7 +30,7 @@ made["Sub"] = made["Create_cart"].Sub([True])
 made["Idup"], request = comm.Idup()
 request.Wait()
 for name, each in made.items():
-    assert type(each) in tracked_types().values() and each._family is family, name
+    assert isinstance(each, tuple(tracked_types().values())) and each._family is family, name
     each.Barrier()
 assert isinstance(made["Sub"], MPI.Cartcomm) and made["Sub"].Get_topo()[0] == [1]
 assert isinstance(made["Create_graph"], MPI.Graphcomm)

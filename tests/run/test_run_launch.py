@@ -76,6 +76,6 @@ def test_an_exception_on_one_rank_ends_all(tmp_path):
     first = execute(command, tmp_path, 50, **MPI)
     assert first.returncode != 0
     assert "ZeroDivisionError: only here" in first.stderr + first.stdout
-    assert "this rank failed alone" in first.stderr + first.stdout
+    assert "rank 1 failed alone" in first.stderr + first.stdout
     again = execute(command, tmp_path, 50, **MPI)
     assert (again.returncode, again.stdout.split("\n")[:2]) == (0, ["value 9.0", "value 9.0"]), again.stderr

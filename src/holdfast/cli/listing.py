@@ -53,7 +53,8 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
     if seen is not None:
         catalog = seen.catalog
     levels = seen.levels if seen is not None else {v.name: ["global"] for v in catalog.versions if v.status in _STORED}
-    held, became = _held(catalog), outcomes(catalog.attempts, in_use(url) is not None)
+    used = in_use(url) is not None
+    held, became = _held(catalog), outcomes(catalog.attempts, used)
     if as_json:
         human.document(
             url=human.place(url),
@@ -69,7 +70,7 @@ def ls(url: str, attempts: bool, as_json: bool) -> None:
         )
         return
     now = time.time()
-    _summary(url, catalog)
+    _summary(url, catalog, used)
     if catalog.versions:
         columns: tuple[str, ...] = (
             "version",
@@ -128,9 +129,9 @@ def show(url: str, version: int | None, as_json: bool) -> None:
     _show(found)
 
 
-def _summary(url: str, catalog: Catalog) -> None:
+def _summary(url: str, catalog: Catalog, used: bool) -> None:
     head = catalog.lineage[0] if catalog.lineage else None
-    state = "complete" if catalog.complete else "resumable" if head else "nothing to resume from"
+    state = "complete" if catalog.complete else "in use" if used else "resumable" if head else "nothing to resume from"
     where = f", at version {head.number}" + (f" (step {head.step})" if head.step is not None else "") if head else ""
     click.echo(f"{url}: {state}{where}")
 

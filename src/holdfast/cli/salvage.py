@@ -56,7 +56,8 @@ def plan(url: str, hostfile: str | None, ranks: int | None, as_json: bool) -> No
         return
     for line in found["lines"]:
         click.echo(line)
-    for one in found["asked"]:
+    placed = any(attempt.places for attempt in catalog.attempts)
+    for one in found["asked"] if placed or hostfile is not None else ():  # else there is nothing to be had from nodes
         human.note(one["line"])
     _tell_silent(silent)
     if found["in_use"]:

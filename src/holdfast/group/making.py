@@ -18,6 +18,7 @@ from typing import Any
 _look: Callable[[], Iterable[int]] | None = None  # handles of all communicators of this process
 _before: dict[object, frozenset[int]] = {}  # what there was when each making began that is not over
 _half: set[int] = set()  # handles of what was left half made, or may be
+_whole: set[int] = set()  # of what was made while another making was under way
 _lock = threading.Lock()  # held while one is revoked: then none is freed
 
 
@@ -38,10 +39,12 @@ def making() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _half.update(handle for handle in _look() if handle not in before)
+        _half.update(handle for handle in _look() if handle not in before and handle not in _whole)
         raise
     finally:
         del _before[token]
+        if not _before:
+            _whole.clear()
 
 
 def begun(comm: Any) -> None:
@@ -52,6 +55,8 @@ def begun(comm: Any) -> None:
 def over(comm: Any) -> None:
     """It is whole now."""
     _half.discard(comm.handle)
+    if _before:  # for those that are inside `making` it would be one of theirs
+        _whole.add(comm.handle)
 
 
 @contextmanager
@@ -76,7 +81,8 @@ def revoke(comm: Any, *, long_after: bool = False) -> None:
         handle = comm.handle
         if comm == MPI.COMM_NULL or handle in _half:
             return
-        if not long_after and any(handle not in before for before in list(_before.values())):
+        new = handle not in _whole and any(handle not in before for before in list(_before.values()))
+        if new and not long_after:
             return
         try:
             comm.Revoke()

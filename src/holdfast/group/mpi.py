@@ -154,11 +154,12 @@ class MPIGroup:
         if not isinstance(error, self._mpi.Exception):
             return RankError(f"{what}: {error}", rank=peer)
         said = error.Get_error_string()
-        return RankError(
-            f"{what}: MPI says: {said}. Committed versions are as they were; "
-            "a rank may have ended: end the program and start it again, it resumes.",
-            rank=peer,
-        )
+        crew = getattr(getattr(self.comm, "_family", None), "crew", None)
+        if crew is not None and crew.repairable:
+            advice = "a rank may have ended: then a repair is under way, or the job is started again."
+        else:
+            advice = "a rank may have ended: end the program and start it again, it resumes."
+        return RankError(f"{what}: MPI says: {said}. Committed versions are as they were; {advice}", rank=peer)
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:

@@ -57,6 +57,20 @@ def this_process() -> tuple[int, int]:
     return pid, look(pid).start
 
 
+class Eyes:
+    """For `group/repair/beside.py`."""
+
+    def is_dead(self, pid: int, start: int) -> bool:
+        return is_dead(look(pid), start)
+
+    def is_stopped(self, pid: int, start: int) -> bool:
+        """Not where its launcher stands still as well: then the whole job is stopped, on purpose."""
+        return look(pid) == Look("T", start) and look(os.getppid()).state != "T"
+
+    def end(self, pid: int, start: int) -> None:
+        send(pid, start, signal.SIGKILL)
+
+
 def send(pid: int, start: int, number: int) -> bool:
     """Signals the process if it is still the one that began at `start`; whether it was signalled.
 

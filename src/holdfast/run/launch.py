@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
+from ..catalog import End, put_end
 from ..errors import HoldfastError, UsageError
 from ..group import SERIAL, Group, launcher_ranks, spare_processes
 from .opening import open
@@ -17,6 +19,8 @@ from .tracebacks import tell_once, told_at_start
 
 T = TypeVar("T")
 _TOGETHER_SECONDS = 5.0
+_SILENT_SECONDS = 0.5  # before somebody who looks on is told why nothing happens
+log = logging.getLogger("holdfast")
 
 
 def launch(main: Callable[[Run], T], url: str | os.PathLike[str], *, comm: Any = None, **open_options: Any) -> T:
@@ -51,8 +55,8 @@ def launch(main: Callable[[Run], T], url: str | os.PathLike[str], *, comm: Any =
             return main(run)
     except BaseException as error:
         if run._x.group.size > 1:
-            if not all_raised(run._x.group):
-                leave_alone(error)
+            if not all_raised(run._x.group, error):
+                leave_alone(error, run)
             tell_once(error, run._x.group)
         raise
 
@@ -75,30 +79,54 @@ def _check_world(comm: Any) -> None:
         )
 
 
-def all_raised(group: Group) -> bool:
-    """Whether every rank comes here within a few seconds.
+def all_raised(group: Group, error: BaseException) -> bool:
+    """Whether every rank comes here, with this `error` or another, within a few seconds.
 
     Asked by a nonblocking maximum on the library's own communicator, which can't be taken for one of the program's: -1 is
     less than any wish of a loop's round, so only if all ranks are leaving is it the result.
     """
-    deadline = time.monotonic() + _TOGETHER_SECONDS
+    began = time.monotonic()
+    told = False
     with contextlib.suppress(HoldfastError):  # a call that was interrupted half-way leaves a group that can't be used
         answer = group.begin_max(-1, 0)
-        while time.monotonic() < deadline:
+        while (waited := time.monotonic() - began) < _TOGETHER_SECONDS:
             found = answer.test()
             if found is not None:
                 return found[0] == -1
+            if not told and waited > _SILENT_SECONDS:
+                told = True
+                text = f"{shown(error)}; whether the other ranks fail as well is known within {_TOGETHER_SECONDS:g} s"
+                print(f"holdfast: rank {group.rank}: {text}", file=sys.stderr, flush=True)
             time.sleep(0.005)
     return False
 
 
-def leave_alone(error: BaseException) -> NoReturn:
-    """Print the error and end this process alone, at once."""
+def leave_alone(error: BaseException, run: Run) -> NoReturn:
+    """Print the error, put it on record, and end this process alone, at once."""
     import traceback
 
     traceback.print_exception(type(error), error, error.__traceback__)
-    print("holdfast: this rank failed alone; it leaves at once so that the launcher ends the others.", file=sys.stderr)
+    rank = run._x.group.rank
+    text = f"rank {rank} failed alone; it leaves at once so that the launcher ends the others."
+    print(f"holdfast: {text}", file=sys.stderr)
+    record_alone(error, run)
     sys.stdout.flush()
     sys.stderr.flush()
     time.sleep(0.1)  # let the launcher forward what was printed
     os._exit(1)
+
+
+def record_alone(error: BaseException, run: Run) -> None:
+    """Put on record that this rank's error has ended the attempt (local; never raises)."""
+    x = run._x
+    if x.readonly:
+        return
+    end = End("failed", time.time(), x.newest, x.step, None, f"rank {x.group.rank}: {shown(error)}")
+    try:
+        put_end(x.store, x.writer.attempt, end)
+    except HoldfastError as failed:
+        log.warning("how the attempt ended could not be recorded: %s", failed.message)
+
+
+def shown(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -18,13 +18,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from ..catalog import End, put_end
 from ..errors import EXIT_REPAIR, DeadlineError, HoldfastError, Interrupted, RankError, RepairError
 from ..group import make_group, together
 from ..group.repair import Crew, end_process, leave_after_repair
 from ..group.repair.comms import watch_calls
 from ..units import seconds_text
-from .launch import all_raised, leave_alone
+from .launch import all_raised, leave_alone, record_alone, shown
 from .lookout import Lookout
 from .opening import open_run
 from .run import Run
@@ -66,10 +65,9 @@ def launch_with_spares(
 ) -> T:
     """`launch` on a world of which the last `spares` processes have no rank yet (collective over it). A spare that was not
     needed leaves the program here."""
-    from ..health.processes import is_dead, look
+    from ..health.processes import Eyes
 
-    ranks = world.Get_size() - spares
-    crew = Crew.form(world, ranks, timeout=FORM_SECONDS, is_dead=lambda pid, start: is_dead(look(pid), start))
+    crew = Crew.form(world, world.Get_size() - spares, timeout=FORM_SECONDS, eyes=Eyes())
     if crew.reason is not None and crew.rank == 0:
         log.warning("the spares are of no use here: %s. A lost rank ends the job, which is started again.", crew.reason)
     if crew.repairable:
@@ -133,7 +131,7 @@ def _reopen(url: str | os.PathLike[str], crew: Crew, past: _Past, began: float, 
 def _hear_of_it(crew: Crew, past: _Past) -> None:
     """A rank has failed by an error of its own, which is raised on all of them (collective)."""
     group = make_group(crew.comm, STEP_SECONDS)
-    told: Any = together(group, "going on after a repair", _shown(past.own) if past.own else "")
+    told: Any = together(group, "going on after a repair", shown(past.own) if past.own else "")
     for rank, text in enumerate(told):
         if text:
             own = past.own or RankError(f"Rank {rank} failed with {text}. What was committed is intact.", rank=rank)
@@ -173,28 +171,24 @@ def _from_outside(error: BaseException | None) -> bool:
 
 def _by_itself(crew: Crew, past: _Past, run: Run | None, error: BaseException) -> None:
     """An error that no lost rank has to do with: raised here if all ranks have raised one; else all are to hear of it."""
-    if run is None or all_raised(run._x.group):
+    if run is None or all_raised(run._x.group, error):
         if run is not None:
             run.__exit__(type(error), error, error.__traceback__)
             tell_once(error, run._x.group)
         else:
             told_at_start(error, crew.comm)
         raise error
-    x = run._x
     if not crew.repairable:
-        leave_alone(error)
+        leave_alone(error, run)
     past.own = error
-    log.error("rank %s failed alone: %s", crew.rank, _shown(error))
-    end = End("failed", time.time(), x.newest, x.step, None, f"rank {crew.rank}: {_shown(error)}")
-    try:
-        put_end(x.store, x.writer.attempt, end)
-    except HoldfastError as failed:
-        log.warning("how the attempt ended could not be recorded: %s", failed.message)
+    log.error("rank %s failed alone: %s", crew.rank, shown(error))
+    record_alone(error, run)
     crew.revoke()
 
 
 def _part(crew: Crew) -> None:
     """The program leaves: all ranks know of it, then the spares, before anyone goes, which would look like a loss."""
+    crew.part()
     if crew.rank is not None:
         try:
             with_all = make_group(crew.comm, PART_SECONDS)
@@ -208,10 +202,6 @@ def _part(crew: Crew) -> None:
             if crew.rank == 0:
                 crew.dismiss()
     crew.close()
-
-
-def _shown(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _repair(crew: Crew, past: _Past) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 from ..catalog import Commit
 
@@ -14,10 +15,12 @@ def report_begun(where: str, attempt: int) -> None:
     _report({"url": where, "attempt": attempt})
 
 
-def report_settled(where: str, attempt: int, commit: Commit | None) -> None:
-    """From which version it goes on, None: from the beginning (local). Where nodes hold versions nobody else knows."""
+def report_settled(where: str, attempt: int, commit: Commit | None, read: Sequence[tuple[str, int]] = ()) -> None:
+    """From which version it goes on, None: from the beginning, and what was `read` for it, by where it was (local). Where nodes
+    hold versions nobody else knows."""
     version, step, stored = (commit.version, commit.step, commit.created) if commit is not None else (None, None, None)
-    _report({"url": where, "attempt": attempt, "settled": True, "version": version, "step": step, "stored": stored})
+    told = {"version": version, "step": step, "stored": stored, "read": [list(each) for each in read]}
+    _report({"url": where, "attempt": attempt, "settled": True, **told})
 
 
 def _report(line: dict[str, object]) -> None:

@@ -53,7 +53,7 @@ def settle(x: Execution) -> None:
     x.settled = True
     if not x.readonly:
         if x.group.rank == 0:
-            report_settled(x.url, x.writer.attempt, commit)
+            report_settled(x.url, x.writer.attempt, commit, x.restored.read if x.restored is not None else ())
         with suppress(Exception):  # what can't be captured is told by the checkpoint, to all ranks
             x.writer.prepare([entry.item() for entry in x.objects if entry.bulky])
     if x.group.rank == 0 and x.restored is not None:

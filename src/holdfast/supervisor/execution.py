@@ -84,7 +84,7 @@ class Running:
         self.seen: set[tuple[int, int]] = set()  # ranks and spares, before a run was opened
         self.lost_since: float | None = None
         self.torn_since: float | None = None
-        self.overdue = False  # whether it was ended because the time limit was over
+        self.overdue = False  # whether it was ended because its time was over, to the limit or behind a request
         self.resumed: list[tuple[facts.Opened, str]] = []  # attempts that go on from a version, and where its data came from
         self.tidied: set[str] = set()  # runs from which what earlier supervisors had left has been cleared away
 
@@ -156,8 +156,9 @@ class Running:
             owner.deadline = owner.until = float("inf")
             self._kill(child)
         elif time.monotonic() >= owner.until:
-            if owner.until:
+            if owner.until:  # else by a second signal, which is no question of time
                 owner.told.say("the program has not left in time: it is ended")
+                self.overdue = True
             owner.until = float("inf")
             self._kill(child)
         elif not owner.serial and self._empty(child):

@@ -71,10 +71,11 @@ class Execution:
     """One start of the program: its number (from 1), when it began and ended (seconds since 1970), the exit code of
     what was started (negative: the signal that killed it), whether the supervisor ended it or what was left of it
     unasked (`cleared`), the rank that was seen to die first and its pid, its runs, the nodes in use that gave no answer
-    afterwards (`lost_nodes`), whether the launcher never came to start a rank (`stillborn`), whether it was ended because the
-    time limit was over (`overdue`), what was taken back before it (`falls`), how many spares its ranks had (`spares`) and
-    how often ranks were replaced by them (`repairs`), the versions that its attempts went on from (`resumed`, with words for
-    where the data came from), and whether it opened no run while something lived here that an earlier supervisor had left
+    afterwards (`lost_nodes`), whether the launcher never came to start a rank (`stillborn`), whether it was ended because its
+    time was over, to the limit or behind a request (`overdue`), what was taken back before it (`falls`), how many spares its
+    ranks had (`spares`) and how often ranks were replaced by them (`repairs`), the versions that its attempts went on from
+    (`resumed`, with words for where the data came from), and whether it opened no run while something lived here that an
+    earlier supervisor had left
     (`orphans`)."""
 
     number: int

@@ -62,8 +62,9 @@ def judge(
         where = shown(rivals[0].url)
         text = f"{where} has been taken over by {rivals[0].rival}; it is not started again here. {_safe(runs)}"
         return Verdict("taken over", EXIT_ERROR, text)
-    if last.overdue:
-        text = f"the time limit was over before the program had left: no last checkpoint. {_safe(runs)}{_again(runs)}"
+    if last.overdue and not all(run.end is not None and run.end.outcome == "interrupted" for run in runs):
+        over = "the time limit was over" if asked is None or asked == "time limit" else f"the time after {asked} was over"
+        text = f"{over} before the program had left: no last checkpoint. {_safe(runs)}{_again(runs)}"
         return Verdict("last checkpoint too late", EXIT_LAST_CHECKPOINT_FAILED, text)
     if asked or not _violent(last, serial):
         if failed := [run for run in runs if _last_checkpoint_failed(run)]:
@@ -91,7 +92,9 @@ def judge(
     if len([e for e in barren if not e.lost_nodes]) >= enough or len(barren) >= LOSSES:
         return Verdict("no progress", EXIT_NO_PROGRESS, _gives_up(barren, serial))
     if max_restarts is not None and len(executions) > max_restarts:
-        text = f"{max_restarts} restart{'s' * (max_restarts != 1)} allowed and used. {_safe(runs)}{_again(runs)}"
+        named = ", ".join(f"attempt {r.attempt} of {shown(r.url)}" for r in runs if r.attempt) or "the program"
+        allowed = f"{max_restarts} restart{'s' * (max_restarts != 1)} allowed and used"
+        text = f"{named} died: {death(last, serial)}; {allowed}. {_safe(runs)}{_again(runs)}"
         return Verdict("restarts exhausted", EXIT_RESTARTS_EXHAUSTED, text)
     return None
 

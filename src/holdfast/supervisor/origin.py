@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..catalog.places.opening import open_place
 from ..errors import HoldfastError
+from ..run.levels.nodes import memory_root
 from ..units import bytes_text
 from .facts import Opened, catalog_of
 
@@ -20,7 +21,7 @@ def origin(one: Opened, away: bool) -> str:
     """
     if one.version is None:
         return ""
-    if one.read:
+    if any(count for _, count in one.read):
         return ", ".join(f"{_NAMES.get(where, where)} ({bytes_text(count)})" for where, count in one.read if count)
     try:
         catalog = catalog_of(one.url)
@@ -36,7 +37,7 @@ def origin(one: Opened, away: bool) -> str:
         return _STORE
     if not away:
         for kind in _NAMES:
-            if kind in places and _has(kind, places[kind], catalog.run, link.name):
+            if kind in places and _has(kind, places[kind] or memory_root(), catalog.run, link.name):
                 return _NAMES[kind]
         return _STORE if stored else ""
     nodes = " or ".join(_NAMES[kind] for kind in _NAMES if kind in places)

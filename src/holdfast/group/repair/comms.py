@@ -37,6 +37,7 @@ _WAITERS = _BOTH + tuple(name.lower() for name in _BOTH) + (
     "Rsend", "Sendrecv_replace", "Gatherv", "Scatterv", "Allgatherv", "Alltoallv", "Alltoallw", "Reduce_scatter",
     "Reduce_scatter_block", "Neighbor_allgatherv", "Neighbor_alltoallv", "Neighbor_alltoallw",
 )  # fmt: skip
+_HIDING = ("reduce", "allreduce", "scan", "exscan")  # mpi4py makes a duplicate for its own use, once
 _FREERS = ("Free", "Disconnect")
 _KINDS = ("Intracomm", "Cartcomm", "Graphcomm", "Distgraphcomm", "Intercomm")
 
@@ -96,7 +97,6 @@ def tracked_types() -> dict[str, type[Any]]:
             body: dict[str, Any] = {
                 "__doc__": f"An `MPI.{kind}` whose offspring is known (see `Family`).",
                 "_family": None,
-                "_begun": False,  # by Idup, and not known to be over
                 "_hidden": False,  # mpi4py has what it needs of its own for it
             }
             body.update({name: _maker(getattr(base, name)) for name in _MAKERS if hasattr(base, name)})
@@ -105,6 +105,26 @@ def tracked_types() -> dict[str, type[Any]]:
             made[kind] = type(f"Tracked{kind}", (base,), body)
         _types.update(made)
     return _types
+
+
+_begun_types: dict[type[Any], type[Any]] = {}
+_OURS = frozenset({"handle", "py2f", "Revoke", "_family", "_hidden", "__class__"})  # what is used here of one that is half made
+
+
+def _begun(comm: Any) -> Any:
+    """`comm`, which comes to be by a request of its own: it is whole when its program first uses anything of it."""
+    kind = type(comm)
+    if kind not in _begun_types:
+
+        def use(self: Any, name: str) -> Any:
+            if name not in _OURS and type(self) is not kind:
+                self.__class__ = kind
+                making.over(self)
+            return object.__getattribute__(self, name)
+
+        _begun_types[kind] = type(kind.__name__, (kind,), {"__getattribute__": use, "__doc__": kind.__doc__})
+    comm.__class__ = _begun_types[kind]
+    return comm
 
 
 def watch_calls(comm: Any, calls: Callable[[bool], object] | None) -> None:
@@ -116,12 +136,9 @@ def watch_calls(comm: Any, calls: Callable[[bool], object] | None) -> None:
 
 
 def _waiter(method: Any) -> Any:
-    hides = method.__name__[0].islower()  # mpi4py may make a duplicate for its own use, once
+    hides = method.__name__ in _HIDING
 
     def wait(self: Any, *args: Any, **kw: Any) -> Any:
-        if self._begun:  # its program knows it to be over
-            self._begun = False
-            making.over(self)
         if hides and not self._hidden:
             with making.making():
                 made = told(self, args, kw)
@@ -148,13 +165,13 @@ def _maker(method: Any) -> Any:
             made = method(self, *args, **kw)
             if isinstance(made, tuple):  # with a request: it is whole some time later
                 making.begun(made[0])
+            elif made:
+                making.over(made)
         family: Family | None = self._family
         if family is None:
             return made
         if isinstance(made, tuple):
-            comm = family.adopt(made[0])
-            comm._begun = True
-            return (comm, *made[1:])
+            return (_begun(family.adopt(made[0])), *made[1:])
         return family.adopt(made) if made else made
 
     return _named(make, method)

@@ -22,6 +22,7 @@ from ..duplicates import duplicate, make_ready
 from ..transfers import Transfer
 from ..waiting import wait_until
 from . import machine
+from .beside import Beside, Eyes, Neighbours
 from .comms import Family
 from .hidden import all_communicators, handles
 from .machine import NO_ROLE, Card
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 STAND_BY_SECONDS = 0.005  # between a spare's
 REVOKE_SECONDS = 10.0  # takes microseconds, and waits for nobody
 DISMISS_SECONDS = 2.0  # for the messages to the spares
-TELLERS = 2  # of a node, who say that one of its processes is gone
 DISMISSED, LOOKED_FOR = 1, 2  # tags; of the latter no message is ever sent
 
 
@@ -48,12 +48,12 @@ class Crew:
     repairs: how many there were. comm: communicator of those with roles, in their order (errors raise; what is made
     from it is known, see `comms`); None on a spare. lost: roles that the last repair replaced. tries: how often it had to
     begin; cards: what all that lived have told in it. on_spare_lost: called with each spare that MPI tells is gone, by the
-    watcher's thread of those with roles. repairable: whether there can be repairs; reason: if not, why. is_dead: whether a
-    process of this node, by pid and start time, is gone for certain.
+    watcher's thread of those with roles. repairable: whether there can be repairs; reason: if not, why. eyes: for the
+    processes of this node; without them who leaves by itself is not missed.
     """
 
     def __init__(
-        self, base: MPI.Intracomm, ranks: int, reason: str | None, watchdog: Watchdog, is_dead: Callable[[int, int], bool]
+        self, base: MPI.Intracomm, ranks: int, reason: str | None, watchdog: Watchdog, eyes: Eyes | None
     ) -> None:
         self.rank: int | None = None
         self.size = ranks
@@ -66,7 +66,10 @@ class Crew:
         self.reason = reason
         self._base = base
         self._watchdog = watchdog
-        self._is_dead = is_dead
+        self._repairing = False
+        self._neighbours: Neighbours | None = None
+        if eyes is not None and reason is None:
+            self._neighbours = Neighbours(eyes, tell_gone, lambda: self._repairing or self._called_off)
         self._card = Card(NO_ROLE, 0, base.Get_size())
         self._roles: tuple[int, ...] = ()  # of the crew's processes, in its order
         self._members, self._place = Members(()), 0
@@ -77,9 +80,7 @@ class Crew:
         self._watcher: Watcher | None = None
 
     @classmethod
-    def form(
-        cls, world: MPI.Intracomm, ranks: int, *, timeout: float, is_dead: Callable[[int, int], bool] = lambda pid, start: False
-    ) -> Crew:
+    def form(cls, world: MPI.Intracomm, ranks: int, *, timeout: float, eyes: Eyes | None = None) -> Crew:
         """The crew of all of `world` (collective): its first `ranks` processes have roles, the others are spares.
 
         timeout: seconds for all to come here; after that the process ends (EXIT_REPAIR) or DeadlineError is raised.
@@ -95,7 +96,7 @@ class Crew:
         me = world.Get_rank()
         watchdog = Watchdog(f"process {me} on {os.uname().nodename}")
         base = duplicate(MPI.Intracomm(world), timeout, "forming the crew")
-        crew = cls(base, ranks, why_not(), watchdog, is_dead)
+        crew = cls(base, ranks, why_not(), watchdog, eyes)
         if crew.repairable:
             making.look_with(handles)
         crew._roles = tuple(place if place < ranks else NO_ROLE for place in range(base.Get_size()))
@@ -161,18 +162,6 @@ class Crew:
             for comm in all_communicators([self._base, self._crew], [self._base]):
                 making.revoke(comm, long_after=long_after)
 
-    def tell_dead(self) -> None:
-        """Have MPI know whom this node sees to be gone: of those that have left by themselves it is not told. Local; two of a
-        node say it, should one of them be stopped."""
-        if self.reason is not None:
-            return
-        beside = self._members.beside(self._place)
-        dead = [place for place, one in beside if self._is_dead(one.pid, one.start)]
-        before = sum(place < self._place for place, _ in beside if place not in dead)
-        if before < TELLERS:
-            for place in sorted({*dead} - {*self._gone()}):
-                tell_gone(self._worldwide(place))
-
     def repair(
         self, step_seconds: float, whole_seconds: float, *, failed: int = 0, at: int = -1, alone: bool = False
     ) -> None:
@@ -186,7 +175,9 @@ class Crew:
         if self.reason is not None:
             raise UsageError(f"This crew can't be repaired: {self.reason}. Leave the process; start the program again.")
         self._pause()
-        self.tell_dead()
+        self._repairing = True
+        if self._neighbours is not None:
+            self._neighbours.look()
         means = MpiMeans(self._base, self.revoke, self._counts_gone)
         found = machine.repair(
             means, self._card._replace(dead=self._members.dead_bits, failed=failed, at=at, alone=alone), self.size,
@@ -195,6 +186,7 @@ class Crew:
         with self._lock:
             self._roles, self.lost, self.tries, self.cards = found.roles, found.lost, found.tries, found.cards
             self._take(found.card, means.crew, found.comm, means.duplicates)
+        self._repairing = False
         self._watch()
 
     def stand_by(self, idle: Callable[[], None]) -> bool:
@@ -226,8 +218,15 @@ class Crew:
                     sends.append(Transfer(self._crew.Isend([nothing, 0, MPI.BYTE], place, DISMISSED), nothing))
         wait_until(lambda: all(_settled(send) for send in sends), DISMISS_SECONDS)
 
+    def part(self) -> None:
+        """The processes are about to leave: nobody is missed for that any more. Local."""
+        neighbours, self._neighbours = self._neighbours, None
+        if neighbours is not None:
+            neighbours.close()
+
     def close(self) -> None:
         """Look after the crew no longer: failures are not noticed any more, as is right when its ranks leave. Local."""
+        self.part()
         self._pause()
         self._watchdog.close()
         atexit.unregister(self.close)
@@ -243,6 +242,10 @@ class Crew:
         whole = len(self._roles) == len(self._members.everyone)
         self._members.take(range(len(self._roles)) if whole else places(crew, self._base), self._roles)
         self._place, self._family.crew = crew.Get_rank(), self
+        if self._neighbours is not None:
+            world = places(crew, MPI.COMM_WORLD)
+            found = self._members.beside(self._place)
+            self._neighbours.watch(self._place, [Beside(one.pid, one.start, i, world[i]) for i, one in found])
         self.rank = card.role if card.role != NO_ROLE else None
         self.repairs = card.repairs
         if comm is not None:
@@ -292,18 +295,6 @@ class Crew:
                 failed.Free()
                 everyone.Free()
         return []
-
-    def _worldwide(self, place: int) -> int:
-        """The rank in MPI.COMM_WORLD of the process at that place in the crew."""
-        from mpi4py import MPI
-
-        ours, everyone = self._crew.Get_group(), MPI.COMM_WORLD.Get_group()
-        try:
-            rank: int = ours.Translate_ranks([place], everyone)[0]
-            return rank
-        finally:
-            ours.Free()
-            everyone.Free()
 
     def _counts_gone(self) -> tuple[int, int]:
         roles = [self._roles[place] for place in self._gone()]

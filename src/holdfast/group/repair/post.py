@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..making import begun, making, over
 from ..transfers import Transfer
 from ..waiting import wait_until
 
@@ -30,7 +31,9 @@ class MpiPost:
         self._coming: list[tuple[Transfer, bytearray]] = []
         self._usable = False
         with self._as_os_error():
-            self._comm, request = MPI.Intracomm(comm).Idup()
+            with making():
+                self._comm, request = MPI.Intracomm(comm).Idup()
+                begun(self._comm)
             self._made = Transfer(request, self._comm)
             wait_until(self._ready, MOMENT)
 
@@ -55,6 +58,7 @@ class MpiPost:
 
     def _ready(self) -> bool:
         if not self._usable and self._made.done():
+            over(self._comm)
             self._comm.Set_errhandler(self._mpi.ERRORS_RETURN)
             self._usable = True
         return self._usable
