@@ -110,8 +110,9 @@ def run(
     a last checkpoint, ended, and resumed from.
 
     With a time limit, given or Slurm's, the program takes a last checkpoint early enough, by what its checkpoints have taken,
-    and leaves; what has not left when a given limit is over is ended (87). When two attempts get nowhere, the third goes on
-    from the version before; when that gets no further, it gives up (88). An error that would come again ends it at once.
+    and leaves; what has not left when a given limit or the grace is over is ended (87). When two attempts get nowhere, the
+    third goes on from the version before; when that gets no further, it gives up (88). An error that would come again ends it
+    at once.
 
     With spare processes, ranks that die or hang are replaced while the job goes on, without a start of all.
     Where that does not work out, the program is started again.
