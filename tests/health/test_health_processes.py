@@ -103,7 +103,7 @@ def test_a_hang_is_found_within_a_second_after_its_time(start: Start) -> None:
         print(f"{how}: found after {[round(at - hung, 2) for ((_, at),) in told]} s, stall_timeout 1 s")
         for ((event, at),) in told:
             assert event.rank == 1
-            assert 1.0 <= at - hung <= 2.0
+            assert 0.9 <= at - hung <= 2.0  # its clock is read a little after its last progress
         stacks = [event.stacks for ((event, _),) in told if event.stacks]
         assert stacks, "whoever acted had its stacks"
         assert all(word in stacks[0] for word in HANGS[how]), stacks[0]

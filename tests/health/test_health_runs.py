@@ -127,6 +127,7 @@ def test_a_serial_program_that_hangs_is_started_again(tmp_path: Path, node: Path
     told = f"{done.stdout}\n{done.stderr}"
     assert (done.returncode, lines(done.stdout, "result")) == (0, [["15.0", "2"]]), told
     assert len(re.findall("Rank 0 on .* makes no progress: .* since step 3", done.stderr)) == 1, told
+    assert re.search(r"attempt 1 of run died after .*: rank 0 was ended: it makes no progress: .*SIGKILL", done.stderr), told
     assert re.search(r'program\.py", line 9 in <module>', done.stderr), told
     assert boards(node) == []
 

@@ -212,6 +212,14 @@ def test_death_names_signal_rank_and_error():
     assert death(execution(code=3)) == "exit code 3"
 
 
+def test_death_says_why_the_program_itself_has_ended_a_rank():
+    why = "rank 1 was ended: it makes no progress: no step for 3 s"
+    assert death(execution(code=137, judged=(why,), first_dead=(1, 7)), serial=False) == f"{why}, mpirun reports SIGKILL"
+    # Repaired in place: what it died of at last is another thing.
+    later = execution(code=137, judged=(why,), repairs=1, first_dead=(2, 77))
+    assert death(later, serial=False) == "rank 2 (process 77) died first, mpirun reports SIGKILL"
+
+
 def test_work_lost_is_counted_from_the_newest_state():
     assert execution(run(safe=105.0)).lost == 5.0
     assert execution(run(safe=None, version=None)).lost == 10.0

@@ -43,6 +43,12 @@ class Event(NamedTuple):
         return f"{who} {what}{f': {seen}' if seen else ''}. {done}"
 
     @property
+    def why_ended(self) -> str:
+        """Why its rank was killed by this library, for people; empty where it was not."""
+        what, done = _WORDS[self.kind]
+        return f"it {what}: {self.detail.partition(chr(10))[0]}" if "It is killed" in done else ""
+
+    @property
     def stacks(self) -> str:
         """Of all its threads, as faulthandler writes them; empty where there are none."""
         return self.detail.partition("\n")[2]

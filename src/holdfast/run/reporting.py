@@ -23,6 +23,11 @@ def report_settled(where: str, attempt: int, commit: Commit | None, read: Sequen
     _report({"url": where, "attempt": attempt, "settled": True, **told})
 
 
+def report_ended(rank: int, why: str) -> None:
+    """A rank was killed for what it did, or did not (local; by who has done so): its launcher knows of a signal alone."""
+    _report({"ended": rank, "why": why})
+
+
 def _report(line: dict[str, object]) -> None:
     path = os.environ.get("HOLDFAST_REPORT")
     if not path:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import HoldfastError
 from ..group import Group, together
 from ..group.waiting import ranks_text
+from .reporting import report_ended
 
 if TYPE_CHECKING:
     from ..group.base import Pending
@@ -240,6 +241,8 @@ def _key(event: Event) -> tuple[str, int | None, str]:
 
 
 def _report(event: Event) -> None:
+    if event.why_ended and event.rank is not None:
+        report_ended(event.rank, event.why_ended)
     log.warning("%s%s", event, f"\n{event.stacks}" if event.stacks else "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -74,9 +75,8 @@ class Execution:
     afterwards (`lost_nodes`), whether the launcher never came to start a rank (`stillborn`), whether it was ended because its
     time was over, to the limit or behind a request (`overdue`), what was taken back before it (`falls`), how many spares its
     ranks had (`spares`) and how often ranks were replaced by them (`repairs`), the versions that its attempts went on from
-    (`resumed`, with words for where the data came from), and whether it opened no run while something lived here that an
-    earlier supervisor had left
-    (`orphans`)."""
+    (`resumed`, with words for where the data came from), whether it opened no run while something lived here that an
+    earlier supervisor had left (`orphans`), and which ranks were ended by others of its processes, and why (`judged`)."""
 
     number: int
     began: float
@@ -91,6 +91,7 @@ class Execution:
     falls: tuple[Fall, ...] = ()
     spares: int = 0
     repairs: int = 0
+    judged: tuple[str, ...] = ()
     orphans: bool = False
     resumed: tuple[tuple[Opened, str], ...] = ()
 
@@ -125,6 +126,17 @@ def read_report(path: str) -> list[Opened]:
         except (ValueError, KeyError, TypeError):
             continue  # not ours: the program may write anything anywhere
     return found
+
+
+def read_ended(path: str) -> tuple[str, ...]:
+    """Which ranks the program itself has ended, and why, in words."""
+    found = []
+    with contextlib.suppress(OSError), open(path, "rb") as f:
+        for line in f:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # as in `read_report`
+                value = json.loads(line)
+                found.append(f"rank {int(value['ended'])} was ended: {str(value['why'])[:500]}")
+    return tuple(found)
 
 
 def learn(execution: Execution, opened: Iterable[Opened]) -> Execution:
