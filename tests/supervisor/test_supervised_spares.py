@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -97,6 +98,7 @@ def test_ranks_are_replaced_one_after_the_other(start: Callable[..., Job], tmp_p
     assert job.end() == 0, job.err
     assert job.result.split()[1] == undisturbed
     assert repairs(job) == 3, job.err
+    assert re.search(r"3 repairs in place, (?!0 ms)[\d.]+ m?s of work lost", job.err), job.err
     assert job.out.count("after launch") == RANKS  # and of no spare
     assert "restart" not in job.err, job.err
     assert len(attempts(tmp_path)) == 4, job.err

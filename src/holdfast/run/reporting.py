@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from ..catalog import Commit
@@ -12,7 +13,7 @@ from ..catalog import Commit
 
 def report_begun(where: str, attempt: int) -> None:
     """The program has opened the run at `where` (local)."""
-    _report({"url": where, "attempt": attempt})
+    _report({"url": where, "attempt": attempt, "at": time.time()})
 
 
 def report_settled(where: str, attempt: int, commit: Commit | None, read: Sequence[tuple[str, int]] = ()) -> None:

@@ -72,17 +72,18 @@ class Account:
     def verdict(self, verdict: Verdict, executions: Sequence[Execution]) -> None:
         self.say(verdict.message)
         if repairs := sum(e.repairs for e in executions):
-            self.say(f"{repairs} repair{'s' * (repairs != 1)} in place")
+            lost = seconds_text(sum(e.repaired_lost for e in executions))
+            self.say(f"{repairs} repair{'s' * (repairs != 1)} in place, {lost} of work lost")
         restarts = len(executions) - 1
         if restarts > 0:
-            lost = _lost(lost_seconds(executions), executions[:-1])
+            lost = _lost(sum(e.lost for e in executions[:-1]), executions[:-1])
             self.say(f"{restarts} restart{'s' * (restarts != 1)}, {lost}")
 
 
 def lost_seconds(executions: Sequence[Execution]) -> float:
-    """Seconds of work that were done twice: those lost by every execution but the last. At most, where nodes may have held
-    newer versions than the run's own store, and it was never learnt."""
-    return sum(e.lost for e in executions[:-1])
+    """Seconds of work that were done twice: those lost by every execution but the last, and behind repairs. At most, where
+    nodes may have held newer versions than the run's own store, and it was never learnt."""
+    return sum(e.lost for e in executions[:-1]) + sum(e.repaired_lost for e in executions)
 
 
 def _lost(seconds: float, executions: Sequence[Execution]) -> str:
@@ -95,9 +96,9 @@ def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> d
 
     Members: `format` (1), `outcome`, `exit`, `message`, `seconds` (from first start to last end), `restarts`,
     `lost_seconds`, `executions` (`number`, `began`, `ended`, `code`, `died` (null if it completed), `repairs` (in place),
-    `lost_nodes`, `lost_seconds`, `resumed`, `runs`), `runs` (`url`, `complete`, `version`, `step`). Times are seconds since
-    1970. `resumed` has `url`, `attempt`, `version`, `step`, `source` for each version that an attempt went on from; `source`
-    says in words where its data came from, "" if that is not known.
+    `repairs_lost_seconds`, `lost_nodes`, `lost_seconds`, `resumed`, `runs`), `runs` (`url`, `complete`, `version`, `step`).
+    Times are seconds since 1970. `resumed` has `url`, `attempt`, `version`, `step`, `source` for each version that an attempt
+    went on from; `source` says in words where its data came from, "" if that is not known.
     """
     last = executions[-1]
     return {
@@ -116,6 +117,7 @@ def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> d
                 "code": e.code,
                 "died": None if e.runs and all(run.complete for run in e.runs) else death(e, serial),
                 "repairs": e.repairs,
+                "repairs_lost_seconds": e.repaired_lost,
                 "lost_nodes": list(e.lost_nodes),
                 "lost_seconds": e.lost,
                 "resumed": [

@@ -127,7 +127,7 @@ class Running:
         return facts.Execution(
             self.number, began, ended, code, runs, cleared, first_dead, stillborn=stillborn, overdue=self.overdue,
             spares=owner.spares, repairs=self._repairs(), orphans=orphans, resumed=tuple(self.resumed),
-            judged=facts.read_ended(self.report),
+            judged=facts.read_ended(self.report), repaired_lost=facts.repaired_lost(self.opened) if owner.spares else 0.0,
         )
 
     def _repairs(self) -> int:

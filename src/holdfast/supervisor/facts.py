@@ -16,9 +16,9 @@ from ..store import open_store
 
 @dataclass(frozen=True)
 class Opened:
-    """The program's word that it began attempt `attempt` of the run at `url`; once it has `settled` from which version it
-    goes on: its number and step, and when it was `stored` (seconds since 1970); None: from the beginning. `read`: bytes
-    that all ranks have read, by level, where the program tells them."""
+    """The program's word that it began attempt `attempt` of the run at `url`, `at` that time; once it has `settled` from
+    which version it goes on: its number and step, and when it was `stored` (seconds since 1970); None: from the beginning.
+    `read`: bytes that all ranks have read, by level, where the program tells them."""
 
     url: str
     attempt: int
@@ -27,6 +27,7 @@ class Opened:
     step: int | None = None
     stored: float | None = None
     read: tuple[tuple[str, int], ...] = ()
+    at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class Execution:
     time was over, to the limit or behind a request (`overdue`), what was taken back before it (`falls`), how many spares its
     ranks had (`spares`) and how often ranks were replaced by them (`repairs`), the versions that its attempts went on from
     (`resumed`, with words for where the data came from), whether it opened no run while something lived here that an
-    earlier supervisor had left (`orphans`), and which ranks were ended by others of its processes, and why (`judged`)."""
+    earlier supervisor had left (`orphans`), which ranks were ended by others of its processes, and why (`judged`), and the
+    seconds of work that were done again behind its repairs (`repaired_lost`)."""
 
     number: int
     began: float
@@ -92,6 +94,7 @@ class Execution:
     spares: int = 0
     repairs: int = 0
     judged: tuple[str, ...] = ()
+    repaired_lost: float = 0.0
     orphans: bool = False
     resumed: tuple[tuple[Opened, str], ...] = ()
 
@@ -117,7 +120,7 @@ def read_report(path: str) -> list[Opened]:
     for line in lines:
         try:
             value = json.loads(line)
-            one = Opened(str(value["url"]), int(value["attempt"]))
+            one = Opened(str(value["url"]), int(value["attempt"]), at=value.get("at"))
             if value.get("settled"):
                 number, step, stored = value["version"], value["step"], value["stored"]
                 read = tuple((str(where), int(count)) for where, count in value.get("read") or ())
@@ -126,6 +129,21 @@ def read_report(path: str) -> list[Opened]:
         except (ValueError, KeyError, TypeError):
             continue  # not ours: the program may write anything anywhere
     return found
+
+
+def repaired_lost(opened: Iterable[Opened]) -> float:
+    """Seconds of work that are done again behind repairs, in what one start has reported: until each of them, since the state
+    that it went back to was stored, or since the beginning."""
+    first: dict[str, float] = {}
+    begun: dict[tuple[str, int], float] = {}
+    lost = 0.0
+    for one in opened:
+        if not one.settled and one.at is not None:
+            first.setdefault(one.url, one.at)
+            begun[one.url, one.attempt] = one.at
+        elif (at := begun.get((one.url, one.attempt))) is not None and at > first[one.url]:
+            lost += max(0.0, at - max(one.stored or 0.0, first[one.url]))
+    return lost
 
 
 def read_ended(path: str) -> tuple[str, ...]:
