@@ -163,7 +163,8 @@ def _went_on(first: Execution, second: Execution) -> bool:
 def death(execution: Execution, serial: bool = True) -> str:
     """What an execution died of, as far as is known: its rank, exit code or signal, the error it recorded."""
     parts = list(execution.judged[execution.repairs :][-1:])  # the others may have been repaired
-    if not parts and execution.first_dead and not serial:
+    told = any(run.end and run.end.error for run in execution.runs)  # then who was seen to go first tells nothing
+    if not parts and not told and execution.first_dead and not serial:
         parts.append(f"rank {execution.first_dead[0]} (process {execution.first_dead[1]}) died first")
     code = execution.code
     number = -code if code < 0 else code - 128
