@@ -11,7 +11,9 @@ from pathlib import Path
 CODE = """
 import gc
 from mpi4py import MPI
+from holdfast.group import making
 from holdfast.group.repair.comms import Family, tracked_types
+from holdfast.group.repair.hidden import handles
 
 family = Family()
 comm = family.adopt(MPI.COMM_WORLD.Dup())
@@ -73,6 +75,30 @@ other = family.adopt(MPI.COMM_WORLD.Dup())  # made in another thread while the f
 assert other.Is_revoked() and not MPI.COMM_WORLD.Is_revoked()
 foreign = MPI.Intracomm(comm)
 assert type(foreign) is MPI.Intracomm
+
+# What is being made is left alone, what an error has left for ever; what another thread has made meanwhile is whole.
+making.look_with(handles)
+tracked = Family().adopt(MPI.COMM_WORLD.Dup())
+with making.making():
+    new = MPI.COMM_WORLD.Dup()
+    making.revoke(new)
+    assert not new.Is_revoked()
+    told = tracked.Dup()
+    making.revoke(told)
+    assert told.Is_revoked()
+making.revoke(new)
+assert new.Is_revoked()
+try:
+    with making.making():
+        left = MPI.COMM_WORLD.Dup()
+        raise ValueError
+except ValueError:
+    making.revoke(left, long_after=True)
+assert not left.Is_revoked()
+with making.making():
+    late = MPI.COMM_WORLD.Dup()
+    making.revoke(late, long_after=True)  # a rank that waits on it inside of its making
+assert late.Is_revoked()
 print("all well")
 """
 
