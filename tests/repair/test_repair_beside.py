@@ -1,4 +1,4 @@
-"""The processes beside this one: who is gone is told of once, who stands still in a repair is ended, by the first two that live."""
+"""Processes beside this one: who is gone is told of once, who stands still in a repair is ended; by the first two that live."""
 
 from __future__ import annotations
 
