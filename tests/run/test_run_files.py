@@ -338,3 +338,29 @@ def test_one_that_was_overtaken_keeps_what_it_has_not_written_yet_to_itself(tmp_
     new.close()
     assert log.closed
     assert Path("log.txt").read_text() == "both\nthe new one's\n"
+
+
+def test_what_one_that_was_overtaken_flushes_lands_elsewhere(tmp_path, monkeypatch):
+    """As one that is stopped between its look for a fence and its write: the new one has files of its own."""
+    monkeypatch.chdir(tmp_path)
+    old = holdfast.open("run", signals=False)
+    log = old.file("log.txt", "a")
+    old.ready()
+    log.write("both\n")
+    old.checkpoint()
+    Path("log.txt").chmod(0o640)
+    Path("link.txt").symlink_to("log.txt")
+    new = holdfast.open("run", signals=False, takeover=True)
+    other = new.file("log.txt", "a")
+    log.write("the old one's\n")
+    log.flush()
+    new.ready()
+    other.write("the new one's\n")
+    log.write("and more of it\n")
+    log.flush()
+    new.checkpoint()
+    new.close()
+    old.close()
+    assert Path("log.txt").read_text() == "both\nthe new one's\n" == Path("link.txt").read_text()
+    assert Path("log.txt").stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in Path().iterdir()) == ["link.txt", "log.txt", "run"]

@@ -157,6 +157,7 @@ def _open(
         execution.closers.append(heartbeat.stop)
         report_begun(where, attempt)
     execution.watching = watching
+    execution.files.shared = bool(told["taken"])
     if group.size > 1 or options.stall_timeout is not None:
         _watch(execution, told["run"])
     return execution
@@ -201,7 +202,8 @@ def _prepare(url: str | os.PathLike[str], options: Options, repaired: bool) -> d
             holder = find_holder(store, options.lease)
         if holder is not None and not options.takeover:
             raise holder.error(where)
-    return {"where": where, "run": run, "places": [list(place) for place in known_places(store)]}
+    places = [list(place) for place in known_places(store)]
+    return {"where": where, "run": run, "places": places, "taken": holder is not None}
 
 
 def _identify(store: Store) -> str:

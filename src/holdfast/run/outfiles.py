@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ class _Open:
 class OutFiles:
     """One rank's output files. All calls are local. `check_fence()` raises FencedError if a later attempt exists: its
     lines must not be cut off by one that has lost the run and does not know it yet, nor mixed with what that has still to
-    write, as far as it has not left the process."""
+    write, as far as it has not left the process. `shared`: whether the holder that the run was taken from may still live: what
+    it goes on to write is then to land in files of its own."""
 
     def __init__(self, store: Store, rank: int, check_fence: Callable[[], None]) -> None:
         self._store, self._rank, self._check_fence = store, rank, check_fence
+        self.shared = False
         self._files: dict[str, _Open] = {}
         self._settled = False
 
@@ -55,6 +58,8 @@ class OutFiles:
             _flush(earlier.handles)
             before, known, uncut = earlier.before, earlier.known, earlier.uncut
         else:
+            if self.shared and os.path.exists(path):
+                _renew(path, self._check_fence)
             before, known = self._cut(name, path, stored, letter == "a", cut), stored is not None
             uncut = None if cut else os.path.getsize(path) if os.path.exists(path) else 0
         handle = open(  # noqa: SIM115 - the program closes it, or `close`
@@ -227,6 +232,28 @@ def cut_back(path: str, nbytes: int, tail: bytes | None, check: Callable[[], Non
             check()
             f.truncate(nbytes)
             os.fsync(f.fileno())
+
+
+def _renew(path: str, check: Callable[[], None]) -> None:
+    """Have the file's bytes in a file of the same name that nobody has open. Rejected: to look for others' lines later, which
+    can't be told from one's own. StorageError."""
+    path = os.path.realpath(path)
+    copy = f"{path}.{os.getpid()}.holdfast"
+    try:
+        shutil.copyfile(path, copy)
+        shutil.copymode(path, copy)
+        with open(copy, "rb") as f:
+            os.fsync(f.fileno())
+        check()
+        os.replace(copy, path)
+        _sync_directory(path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(copy)
+        raise StorageError(
+            f"The output file {path!r} could not be made anew, apart from the holder that the run was taken from: "
+            f"{error.strerror}. It is as it was.", file=path,
+        ) from error  # fmt: skip
 
 
 def _cut_out(path: str, start: int, end: int, check: Callable[[], None]) -> None:
