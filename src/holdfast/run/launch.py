@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
@@ -20,6 +21,7 @@ from .tracebacks import tell_once, told_at_start
 T = TypeVar("T")
 _TOGETHER_SECONDS = 5.0
 _SILENT_SECONDS = 0.5  # before somebody who looks on is told why nothing happens
+_RECORD_SECONDS = 5.0  # for the record of an end, which storage may never take
 log = logging.getLogger("holdfast")
 
 
@@ -117,15 +119,25 @@ def leave_alone(error: BaseException, run: Run) -> NoReturn:
 
 
 def record_alone(error: BaseException, run: Run) -> None:
-    """Put on record that this rank's error has ended the attempt (local; never raises)."""
+    """Put on record that this rank's error has ended the attempt, as far as storage takes it in time (local; never raises): the
+    others wait for this rank to go."""
     x = run._x
     if x.readonly:
         return
     end = End("failed", time.time(), x.newest, x.step, None, f"rank {x.group.rank}: {shown(error)}")
+
+    def record() -> None:
+        try:
+            put_end(x.store, x.writer.attempt, end)
+        except HoldfastError as failed:
+            log.warning("how the attempt ended could not be recorded: %s", failed.message)
+
+    recording = threading.Thread(target=record, name="holdfast-end", daemon=True)
     try:
-        put_end(x.store, x.writer.attempt, end)
-    except HoldfastError as failed:
-        log.warning("how the attempt ended could not be recorded: %s", failed.message)
+        recording.start()
+        recording.join(_RECORD_SECONDS)
+    except RuntimeError:  # no thread can be had
+        log.warning("how the attempt ended could not be recorded: no thread can be had for it")
 
 
 def shown(error: BaseException) -> str:
