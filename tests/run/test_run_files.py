@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from run_support import data_file, execute, flip, go, program
 
 import holdfast
+from holdfast.run import outfiles
 
 EACH = holdfast.steps(1)
 
@@ -315,43 +317,51 @@ def test_a_file_that_lacks_what_the_version_knows_is_told_at_settling_too(tmp_pa
     it.files.close()
 
 
-@pytest.mark.parametrize("told", ["by its next version", "at its end"])
-def test_one_that_was_overtaken_keeps_what_it_has_not_written_yet_to_itself(tmp_path, monkeypatch, told):
-    """Stopped, say, while another process went on with the run, and back."""
+@pytest.fixture
+def taken(tmp_path, monkeypatch):
+    """(old run, its output file, begin): `begin()` takes the run over, and returns the new one and its file."""
     monkeypatch.chdir(tmp_path)
     old = holdfast.open("run", signals=False)
     log = old.file("log.txt", "a")
     old.ready()
     log.write("both\n")
     old.checkpoint()
+
+    def begin():
+        new = holdfast.open("run", signals=False, takeover=True)
+        return new, new.file("log.txt", "a")
+
+    return old, log, begin
+
+
+@pytest.mark.parametrize("told", ["by its next version", "at its end"])
+def test_one_that_was_overtaken_keeps_what_it_has_not_written_yet_to_itself(taken, told):
+    """Stopped, say, while another process went on with the run, and back."""
+    old, log, begin = taken
     log.write("the old one's\n")
-    new = holdfast.open("run", signals=False, takeover=True)
-    other = new.file("log.txt", "a")
+    new, other = begin()
     new.ready()
     other.write("the new one's\n")
     new.checkpoint()
+    written = os.open(os.devnull, os.O_WRONLY)
+    assert os.fstat(log.fileno()).st_ino != os.fstat(other.fileno()).st_ino
     if told == "by its next version":
         with pytest.raises(holdfast.FencedError):
             old.checkpoint()
-        log.write("and more\n")
+        assert os.path.samestat(os.fstat(log.fileno()), os.fstat(written))  # whatever flushes it
+    os.close(written)
     old.close()
     new.close()
     assert log.closed
     assert Path("log.txt").read_text() == "both\nthe new one's\n"
 
 
-def test_what_one_that_was_overtaken_flushes_lands_elsewhere(tmp_path, monkeypatch):
+def test_what_one_that_was_overtaken_flushes_lands_elsewhere(taken):
     """As one that is stopped between its look for a fence and its write: the new one has files of its own."""
-    monkeypatch.chdir(tmp_path)
-    old = holdfast.open("run", signals=False)
-    log = old.file("log.txt", "a")
-    old.ready()
-    log.write("both\n")
-    old.checkpoint()
+    old, log, begin = taken
     Path("log.txt").chmod(0o640)
     Path("link.txt").symlink_to("log.txt")
-    new = holdfast.open("run", signals=False, takeover=True)
-    other = new.file("log.txt", "a")
+    new, other = begin()
     log.write("the old one's\n")
     log.flush()
     new.ready()
@@ -364,3 +374,16 @@ def test_what_one_that_was_overtaken_flushes_lands_elsewhere(tmp_path, monkeypat
     assert Path("log.txt").read_text() == "both\nthe new one's\n" == Path("link.txt").read_text()
     assert Path("log.txt").stat().st_mode & 0o777 == 0o640
     assert sorted(path.name for path in Path().iterdir()) == ["link.txt", "log.txt", "run"]
+
+
+def test_nothing_is_left_of_a_copy_that_was_overtaken_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("log.txt").write_text("as it was\n")
+
+    def overtaken() -> None:
+        raise holdfast.FencedError("by a third")
+
+    with pytest.raises(holdfast.FencedError):
+        outfiles._renew("log.txt", overtaken)
+    assert [path.name for path in Path().iterdir()] == ["log.txt"]
+    assert Path("log.txt").read_text() == "as it was\n"

@@ -247,9 +247,11 @@ def _renew(path: str, check: Callable[[], None]) -> None:
         check()
         os.replace(copy, path)
         _sync_directory(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(copy)
+        if not isinstance(error, OSError):
+            raise
         raise StorageError(
             f"The output file {path!r} could not be made anew, apart from the holder that the run was taken from: "
             f"{error.strerror}. It is as it was.", file=path,
