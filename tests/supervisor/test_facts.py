@@ -145,5 +145,7 @@ def test_work_lost_behind_repairs_is_told_by_what_the_attempts_report():
         Opened("/r", 1, at=100.0), Opened("/r", 1, True, None), Opened("/r", 2, at=110.0), Opened("/r", 2, True, 3, 30, 107.5),
         Opened("/r", 3, at=120.0), Opened("/r", 3, True, None), Opened("/s", 4, at=130.0), Opened("/s", 4, True, 1, 1, 50.0),
     ]  # fmt: skip
-    assert facts.repaired_lost(opened) == 2.5 + 20.0  # the third began anew; of another run the first is no repair
+    assert facts.repaired_lost(opened) == 2.5 + 17.5  # the third began anew; of another run the first is no repair
+    again = [*opened[:4], Opened("/r", 3, at=112.0), Opened("/r", 3, True, 3, 30, 107.5)]
+    assert facts.repaired_lost(again) == 2.5 + 2.0  # what was lost before is not lost once more
     assert facts.repaired_lost([Opened("/r", 1), Opened("/r", 1, True, 3, 30, 1.0)]) == 0.0

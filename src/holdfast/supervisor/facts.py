@@ -132,17 +132,22 @@ def read_report(path: str) -> list[Opened]:
 
 
 def repaired_lost(opened: Iterable[Opened]) -> float:
-    """Seconds of work that are done again behind repairs, in what one start has reported: until each of them, since the state
-    that it went back to was stored, or since the beginning."""
-    first: dict[str, float] = {}
-    begun: dict[tuple[str, int], float] = {}
+    """Seconds of work that are done again behind repairs, in what one start has reported: what had been done until each of
+    them, less what the state that it went back to had of it."""
+    parts: dict[str, list[tuple[float, float]]] = {}  # of a run: when each attempt began, and the seconds of work it had then
+    begun = {(one.url, one.attempt): one.at for one in opened if not one.settled and one.at is not None}
     lost = 0.0
     for one in opened:
-        if not one.settled and one.at is not None:
-            first.setdefault(one.url, one.at)
-            begun[one.url, one.attempt] = one.at
-        elif (at := begun.get((one.url, one.attempt))) is not None and at > first[one.url]:
-            lost += max(0.0, at - max(one.stored or 0.0, first[one.url]))
+        at = begun.get((one.url, one.attempt)) if one.settled else None
+        if at is None:
+            continue
+        before = parts.setdefault(one.url, [])
+        stored = one.stored or 0.0
+        kept = next((done + stored - since for since, done in reversed(before) if since <= stored), 0.0)
+        if before:
+            since, done = before[-1]
+            lost += max(0.0, done + at - since - kept)
+        before.append((at, kept))
     return lost
 
 

@@ -63,7 +63,7 @@ def judge(
         text = f"{where} has been taken over by {rivals[0].rival}; it is not started again here. {_safe(runs)}"
         return Verdict("taken over", EXIT_ERROR, text)
     if last.overdue and not all(run.end is not None and run.end.outcome == "interrupted" for run in runs):
-        over = "the time limit was over" if asked is None or asked == "time limit" else f"the time after {asked} was over"
+        over = f"the time after {asked} was over" if asked and asked.startswith("SIG") else "the time limit was over"
         text = f"{over} before the program had left: no last checkpoint. {_safe(runs)}{_again(runs)}"
         return Verdict("last checkpoint too late", EXIT_LAST_CHECKPOINT_FAILED, text)
     if asked or not _violent(last, serial):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..catalog.places.opening import open_place
 from ..errors import HoldfastError
-from ..run.levels.nodes import memory_root
 from ..units import bytes_text
 from .facts import Opened, catalog_of
 
@@ -37,7 +36,7 @@ def origin(one: Opened, away: bool) -> str:
         return _STORE
     if not away:
         for kind in _NAMES:
-            if kind in places and _has(kind, places[kind] or memory_root(), catalog.run, link.name):
+            if kind in places and _has(kind, places[kind], catalog.run, link.name):
                 return _NAMES[kind]
         return _STORE if stored else ""
     nodes = " or ".join(_NAMES[kind] for kind in _NAMES if kind in places)
@@ -45,9 +44,11 @@ def origin(one: Opened, away: bool) -> str:
 
 
 def _has(kind: str, root: str, run: str, name: str) -> bool:
-    """Whether this node's place of that kind has the version."""
+    """Whether this node's place of that kind has the version. `root`: "" for its memory, wherever that is."""
+    from ..run.levels.nodes import memory_root  # brings the levels along
+
     try:
-        place = open_place(kind, root, run, create=False)
+        place = open_place(kind, root or memory_root(), run, create=False)
         return place.store.exists(place.commit_key(name))
     except (HoldfastError, OSError):
         return False
