@@ -241,9 +241,9 @@ def _key(event: Event) -> tuple[str, int | None, str]:
 
 
 def _report(event: Event) -> None:
+    log.warning("%s%s", event, f"\n{event.stacks}" if event.stacks else "")
     if event.why_ended and event.rank is not None:
         report_ended(event.rank, event.why_ended)
-    log.warning("%s%s", event, f"\n{event.stacks}" if event.stacks else "")
 
 
 class _Marked:

@@ -37,6 +37,10 @@ _WAITERS = _BOTH + tuple(name.lower() for name in _BOTH) + (
     "Rsend", "Sendrecv_replace", "Gatherv", "Scatterv", "Allgatherv", "Alltoallv", "Alltoallw", "Reduce_scatter",
     "Reduce_scatter_block", "Neighbor_allgatherv", "Neighbor_alltoallv", "Neighbor_alltoallw",
 )  # fmt: skip
+_SENDRECVS = {  # their parameters
+    "Sendrecv": ("sendbuf", "dest", "sendtag", "recvbuf", "source", "recvtag", "status"),
+    "Sendrecv_replace": ("buf", "dest", "sendtag", "source", "recvtag", "status"),
+}
 _HIDING = ("reduce", "allreduce", "scan", "exscan")  # mpi4py makes a duplicate for its own use, once
 _FREERS = ("Free", "Disconnect")
 _KINDS = ("Intracomm", "Cartcomm", "Graphcomm", "Distgraphcomm", "Intercomm")
@@ -101,8 +105,8 @@ def tracked_types() -> dict[str, type[Any]]:
             }
             body.update({name: _maker(getattr(base, name)) for name in _MAKERS if hasattr(base, name)})
             body.update({name: _waiter(getattr(base, name)) for name in _WAITERS if hasattr(base, name)})
-            if "Sendrecv" in body:
-                body.update(Sendrecv=_send_alone(body["Sendrecv"]), Sendrecv_replace=_replace_alone(body["Sendrecv_replace"]))
+            for name in _SENDRECVS.keys() & body.keys():
+                body[name] = _send_alone(body[name], _SENDRECVS[name], MPI.PROC_NULL)
             body.update({name: _freer(getattr(base, name)) for name in _FREERS if hasattr(base, name)})
             made[kind] = type(f"Tracked{kind}", (base,), body)
         _types.update(made)
@@ -161,34 +165,17 @@ def _waiter(method: Any) -> Any:
     return _named(wait, method)
 
 
-def _send_alone(method: Any) -> Any:
-    """Open MPI 5.0 crashes in MPI_Sendrecv where there is nobody to receive from and the communicator is revoked: it gives back
-    a request that it does not have. Without a source it is a send, which has no such fault; so is the next one."""
+def _send_alone(method: Any, names: tuple[str, ...], nobody: int) -> Any:
+    """Open MPI 5.0 crashes in MPI_Sendrecv where there is `nobody` to receive from and the communicator is revoked: it gives
+    back a request that it does not have. Without a source it is a send, which has no such fault. `names`: of its parameters."""
+    place = names.index("source")
 
-    def sendrecv(
-        self: Any, sendbuf: Any, dest: int, sendtag: int = 0, recvbuf: Any = None, source: int | None = None, recvtag: int = -1,
-        status: Any = None,
-    ) -> Any:  # fmt: skip
-        from mpi4py import MPI
-
-        if source != MPI.PROC_NULL:
-            return method(self, sendbuf, dest, sendtag, recvbuf, MPI.ANY_SOURCE if source is None else source, recvtag, status)
-        self.Send(sendbuf, dest, sendtag)
-        return self.Recv(recvbuf, MPI.PROC_NULL, recvtag, status)  # sets the status
-
-    return _named(sendrecv, method)
-
-
-def _replace_alone(method: Any) -> Any:
-    def sendrecv(
-        self: Any, buf: Any, dest: int, sendtag: int = 0, source: int | None = None, recvtag: int = -1, status: Any = None
-    ) -> Any:
-        from mpi4py import MPI
-
-        if source != MPI.PROC_NULL:
-            return method(self, buf, dest, sendtag, MPI.ANY_SOURCE if source is None else source, recvtag, status)
-        self.Send(buf, dest, sendtag)
-        return self.Recv(buf, MPI.PROC_NULL, recvtag, status)
+    def sendrecv(self: Any, *args: Any, **kw: Any) -> Any:
+        if kw.get("source", args[place] if len(args) > place else None) != nobody:
+            return method(self, *args, **kw)
+        given = {**dict(zip(names, args, strict=False)), **kw}
+        self.Send(given[names[0]], given["dest"], given.get("sendtag", 0))
+        return self.Recv(given.get("recvbuf"), nobody, given.get("recvtag", -1), given.get("status"))  # sets the status
 
     return _named(sendrecv, method)
 

@@ -66,10 +66,9 @@ class Crew:
         self.reason = reason
         self._base = base
         self._watchdog = watchdog
-        self._repairing = False
         self._neighbours: Neighbours | None = None
         if eyes is not None and reason is None:
-            self._neighbours = Neighbours(eyes, tell_gone, lambda: self._repairing or self._called_off)
+            self._neighbours = Neighbours(eyes, tell_gone, lambda: self._called_off)
         self._card = Card(NO_ROLE, 0, base.Get_size())
         self._roles: tuple[int, ...] = ()  # of the crew's processes, in its order
         self._members, self._place = Members(()), 0
@@ -175,7 +174,6 @@ class Crew:
         if self.reason is not None:
             raise UsageError(f"This crew can't be repaired: {self.reason}. Leave the process; start the program again.")
         self._pause()
-        self._repairing = True
         if self._neighbours is not None:
             self._neighbours.look()
         means = MpiMeans(self._base, self.revoke, self._counts_gone)
@@ -186,7 +184,6 @@ class Crew:
         with self._lock:
             self._roles, self.lost, self.tries, self.cards = found.roles, found.lost, found.tries, found.cards
             self._take(found.card, means.crew, found.comm, means.duplicates)
-        self._repairing = False
         self._watch()
 
     def stand_by(self, idle: Callable[[], None]) -> bool:

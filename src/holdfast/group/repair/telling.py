@@ -38,7 +38,8 @@ _said: list[Any] = []  # what PMIx may still read: it does not say when it is do
 
 def tell_gone(rank: int) -> bool:
     """Have the MPI of all ranks know that the process that is `rank` in MPI.COMM_WORLD is gone, which must be so for certain:
-    it is treated as dead for ever (local; returns at once). False where that can't be said: without PMIx 4 or 5."""
+    it is treated as dead for ever (local; returns at once). False where that can't be said: with a PMIx other than Open
+    MPI 5 has."""
     say, load, text = (library(f"PMIx_{name}", "libpmix") for name in ("Notify_event", "Info_load", "Error_string"))
     namespace = os.environ.get("PMIX_NAMESPACE", "")
     if say is None or load is None or text is None or not namespace:

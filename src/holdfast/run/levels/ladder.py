@@ -126,7 +126,7 @@ def climb(
         error = error or failed
     domains = [str(name) for name in together(group, "opening the run", domain, error)]
     chosen, wanted = levels is None, levels or (global_(),)
-    if chosen and group.size > 1 and len(set(domains)) > 1:  # XOR across failure domains, and the run's own store behind
+    if chosen and len(set(domains)) > 1:  # XOR across failure domains, and the run's own store behind
         redundancy = xor()
         wanted = (memory(), redundancy, global_())
     elif chosen and not known:

@@ -171,12 +171,8 @@ class Recovery:
             self.view.bad |= everything
             self._bad |= everything  # all come to the same: nobody has to be told
         if suspect:
-            self._tell_bad("telling what was made from it")
+            self._know(together(self._group, "telling what was made from it", self._news()))
         self.look()
-
-    def _tell_bad(self, what: str) -> None:
-        """All ranks know what any has found (collective)."""
-        self._know(together(self._group, what, self._news()))
 
     def _news(self) -> list[Any]:
         """What this rank has found to be damaged and the others don't know of (local)."""
