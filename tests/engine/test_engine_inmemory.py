@@ -1,10 +1,9 @@
-"""Extents handed over from files in memory: in runs, each verified as a whole; what can't be looked at is read."""
+"""Files in memory: each block verified before a byte of it is handed on, by as many threads as this rank has cores."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast.engine import Item, PartReader, inmemory, write_part
-from holdfast.engine.inmemory import RUN, hand_over
+from holdfast.engine import Item, PartReader, requests, write_part
+from holdfast.engine.workers import work_through
 from holdfast.errors import DamageError
 from holdfast.format import BLOCK, Part
 from holdfast.format import digest as digest_of
-from holdfast.store.mapped import MappedReader
 from holdfast.store.posix import PosixStore
 
 KEY = "versions/00000001-a000001/data/r000000"
@@ -53,40 +51,10 @@ def cut(store: Any) -> None:
     os.truncate(file_of(store), SIZE // 2)
 
 
-def runs_of(store: Any, part: Part, threads: int) -> list[tuple[list[int], int, int]]:
-    found = []
-    with PartReader(store, KEY, part, threads) as reader:
-        extents = part.objects[1].buffers[0].extents
-
-        def deliver(numbers: Any, first: int, memory: Any) -> None:
-            found.append((list(numbers), first, memory.nbytes))
-
-        assert hand_over(reader.files, threads, extents, range(len(extents)), "a", deliver) == []
-    return sorted(found)
-
-
-def test_each_thread_has_the_same_share_in_runs_of_neighbours(store: Any, part: Part) -> None:
-    extents = part.objects[1].buffers[0].extents
-    assert runs_of(store, part, 1) == [(list(range(10)), extents[0].offset, SIZE)]
-    assert [len(numbers) for numbers, _, _ in runs_of(store, part, 2)] == [4, 4, 2]
-    for numbers, first, nbytes in runs_of(store, part, 3):
-        assert first == extents[numbers[0]].offset and nbytes == sum(extents[i].nbytes for i in numbers)
-
-
-def test_runs_are_long_where_there_is_much_and_never_none() -> None:
-    for threads in (1, 2, 3, 8):
-        for nbytes in (1, BLOCK, RUN - 1, RUN, 3 * RUN + 1, 100 * RUN):
-            length = inmemory._length(nbytes, threads)
-            assert length >= min(RUN, -(-nbytes // threads)) > 0
-            assert length < 2 * RUN
-            assert -(-nbytes // length) % threads == 0 or nbytes < threads
-
-
 @pytest.mark.parametrize("threads", [1, 2])
-def test_nothing_of_a_run_with_a_damaged_byte_reaches_the_array(store: Any, part: Part, threads: int) -> None:
+def test_nothing_of_a_block_with_a_damaged_byte_reaches_the_array(store: Any, part: Part, threads: int) -> None:
     buffer = part.objects[1].buffers[0]
-    damaged = [numbers for numbers, _, _ in runs_of(store, part, threads)][-1]
-    e = buffer.extents[damaged[-1]]
+    e = buffer.extents[7]
     flip(store, e.offset + e.nbytes - 1)
     out = np.zeros(SIZE, np.uint8)
     with (
@@ -96,9 +64,8 @@ def test_nothing_of_a_run_with_a_damaged_byte_reaches_the_array(store: Any, part
         reader.read(buffer, out, "a")
     error = caught.value
     assert (error.file, error.object, error.rank, error.offset) == (KEY, "a", 0, e.offset)
-    begin = buffer.extents[damaged[0]].start
-    assert not out[begin:].any()
-    filled = out != 0  # by other runs, which are whole; of the content no byte is 0
+    assert not out[e.start : e.start + e.nbytes].any()
+    filled = out != 0  # by other blocks, which are whole; of the content no byte is 0
     assert np.array_equal(out[filled], CONTENT[filled])
 
 
@@ -111,75 +78,41 @@ def test_a_file_that_was_cut_short_before_it_is_looked_at_is_damaged(store: Any,
             reader.read(part.objects[1].buffers[0], out, "a")
 
 
-def test_a_file_that_is_cut_short_between_verifying_and_copying_is_damaged(
+def test_a_file_that_changes_between_verifying_and_copying_changes_nothing(
     store: Any, part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    extents, digest, count = part.objects[1].buffers[0].extents, digest_of, 0
-
-    def cutting(block: Any) -> bytes:
-        nonlocal count
-        found, count = digest(block), count + 1
-        if count == len(extents):
-            cut(store)
+    def flipping(block: Any) -> bytes:
+        found = digest_of(block)
+        flip(store, extents[0].offset + flips.pop()) if flips else None
         return found
 
-    monkeypatch.setattr(inmemory, "digest", cutting)
-    out = np.zeros(SIZE, np.uint8)
-    with PartReader(store, KEY, part, 1) as reader, pytest.raises(DamageError, match="cut short"):
-        reader.read(part.objects[1].buffers[0], out, "a")
-    assert count == len(extents) and not out.any()
-
-
-@pytest.mark.parametrize("after", [0, 1, 3, 10, 11])
-def test_what_can_not_be_looked_at_any_more_is_read(
-    store: Any, part: Part, after: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    view, count = MappedReader.view, 0
-
-    def failing(self: MappedReader, offset: int, nbytes: int) -> Any:
-        nonlocal count
-        count += 1
-        return None if count > after else view(self, offset, nbytes)
-
-    monkeypatch.setattr(MappedReader, "view", failing)
+    extents, flips = part.objects[1].buffers[0].extents, [3]
+    monkeypatch.setattr(requests, "digest", flipping)
     out = np.zeros(SIZE, np.uint8)
     with PartReader(store, KEY, part, 1) as reader:
         reader.read(part.objects[1].buffers[0], out, "a")
-    assert np.array_equal(out, CONTENT)
-    assert count > after
+        assert not flips and np.array_equal(out, CONTENT)
+        with pytest.raises(DamageError, match="damaged in the block"):
+            reader.read(part.objects[1].buffers[0], out, "a")
 
 
-def mapped(path: Path) -> int:
-    return Path("/proc/self/maps").read_text().count(str(path))
-
-
-def test_a_large_mapping_is_given_back_beside_the_program_and_a_view_stays(
-    store: Any, part: Part, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("cores", "ranks", "wanted"), [(2, 4, 1), (2, 1, 2), (16, 2, 4), (16, 8, 2)])
+def test_ranks_that_share_the_cores_share_them_in_memory(
+    store: Any, part: Part, cores: int, ranks: int, wanted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.store.mapped._LARGE", BLOCK)
-    reader = store.open(KEY)
-    e = part.objects[1].buffers[0].extents[0]
-    view = reader.view(e.offset, e.nbytes)
-    assert mapped(file_of(store)) == 1
-    reader.close()
-    assert np.array_equal(view, CONTENT[: e.nbytes])
-    del view
-    deadline = time.monotonic() + 10.0
-    while mapped(file_of(store)):
-        assert time.monotonic() < deadline, "the mapping is still there"
-        time.sleep(0.01)
+    taken = []
 
+    def noted(spans: range, threads: int, *how: Any) -> None:
+        taken.append(threads)
+        work_through(spans, threads, *how)
 
-def test_a_mapping_goes_at_once_where_no_thread_can_be_had(
-    store: Any, part: Part, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def none(*args: Any) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr("holdfast.store.mapped._LARGE", 1)
-    monkeypatch.setattr("holdfast.store.mapped.start_new_thread", none)
-    reader = store.open(KEY)
-    assert reader.view(0, 1) is not None
-    assert mapped(file_of(store)) == 1
-    reader.close()
-    assert mapped(file_of(store)) == 0
+    monkeypatch.setattr(requests, "work_through", noted)
+    monkeypatch.setattr(requests, "local_ranks", lambda: ranks)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    out = np.zeros(SIZE, np.uint8)
+    with PartReader(store, KEY, part, 4) as reader:
+        reader.read(part.objects[1].buffers[0], out, "a")
+        assert reader.files.in_memory(0)
+        monkeypatch.setattr(type(reader.files), "in_memory", lambda self, source: False)
+        reader.read(part.objects[1].buffers[0], out, "a")  # a device has room for more
+    assert taken == [wanted, 4]

@@ -62,10 +62,12 @@ class DataFiles:
         except StorageError as error:
             raise self.damage(number, offset, None, f"can't be read at byte {offset} ({error.message})") from error
 
-    def view(self, number: int, offset: int, nbytes: int) -> Bytes | None:
-        """The bytes as they stand in a file in memory, unverified, not writeable; None if they have to be read."""
-        view = getattr(self.open(number), "view", None)
-        return view(offset, nbytes) if view is not None else None
+    def in_memory(self, number: int) -> bool:
+        """Whether no device is waited for when that file is read, as far as the store tells; not if it can't be opened."""
+        try:
+            return bool(getattr(self.open(number), "in_memory", False))
+        except (DamageError, StorageError):  # told with the object that needs it
+            return False
 
     def damage(self, number: int, offset: int, name: str | None, what: str) -> DamageError:
         """An error that names data file, byte, object and, if it is not the part's own, the version whose it is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -33,21 +32,8 @@ class Pieces:
 
     def copy(self, i: int, block: Bytes, out: Bytes) -> None:
         """Copy what is seen of extent `i`, whose content is `block`, to its place in `out`."""
-        self.copy_run([i], self._all[i].offset, block, out)
-
-    def copy_run(self, numbers: Iterable[int], first: int, memory: Bytes, out: Bytes) -> None:
-        """Copy what is seen of the extents with these `numbers` to its place in `out`. `memory`: a range of their file, from
-        byte `first` on. What is together in both is copied at once, however long: a memcpy of more than the caches hold does
-        not read what it is about to overwrite."""
-        begin = source = length = 0
-        for i in numbers:
-            base = self._all[i].offset - first
-            for start, at, nbytes in self._pieces(i):
-                if start != begin + length or base + at != source + length:
-                    out[begin : begin + length] = memory[source : source + length]
-                    begin, source, length = start, base + at, 0
-                length += nbytes
-        out[begin : begin + length] = memory[source : source + length]
+        for start, at, nbytes in self._pieces(i):
+            out[start : start + nbytes] = block[at : at + nbytes]
 
     def equal(self, i: int, block: Bytes, memory: Bytes) -> bool:
         """Whether what is seen of extent `i` is what stands there in `memory`."""

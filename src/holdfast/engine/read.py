@@ -1,8 +1,9 @@
 """A rank's data of a version, and back into memory: every block verified before a byte of it is handed on.
 
 Large buffers are read in direct requests of a block into staging memory, by a few threads, digested there and only
-then copied to where the program wants them; what is in memory is digested and copied from where it stands. Of a buffer
-in layers the extents are read of which a byte is seen, each once, and what is seen of them is copied.
+then copied to where the program wants them. In memory, too: mapping a file and copying from where it stands
+takes half as long again, for the page table and for a source that has left the caches since it was digested. Of a buffer in
+layers the extents are read of which a byte is seen, each once, and what is seen of them is copied.
 Small buffers come from windows of the files that are kept, so that ten thousand small objects cost a few reads.
 """
 
@@ -23,7 +24,6 @@ from ..store import Store
 from ..store.aligned import empty as aligned_empty
 from ..store.base import Bytes
 from .datafiles import DataFiles
-from .inmemory import hand_over
 from .pieces import Pieces
 from .requests import Fetcher
 from .workers import work_through
@@ -106,15 +106,7 @@ class PartReader:
             if out is not None:
                 pieces.copy(i, block, out)
 
-        rest: Sequence[int] = pieces.extents
-        if out is not None:
-            into = out
-
-            def copy(numbers: Sequence[int], first: int, memory: Bytes) -> None:
-                pieces.copy_run(numbers, first, memory, into)
-
-            rest = hand_over(self.files, self.threads, buffer.extents, rest, name, copy)
-        self._fetcher.fetch(buffer.extents, rest, lambda i: name, deliver)
+        self._fetcher.fetch(buffer.extents, pieces.extents, lambda i: name, deliver)
         if out is not None and not all(pieces.whole(i) for i in pieces.extents):
             self._sealed[buffer] = self._digests(out)  # so that `same` need not read what is hidden again
 

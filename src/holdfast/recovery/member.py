@@ -62,16 +62,7 @@ class PlaceMember:
     # -- for the exchange -------------------------------------------------------------------
 
     def read(self, parity: bool, number: int, offset: int, nbytes: int) -> Bytes:
-        """Bytes of chunk or parity `number` from `offset` on, until `release`: the file's own where it is in memory, else in
-        aligned memory."""
-        if not parity and self.error is None:
-            try:
-                block = self._view(number * self._chunk + offset, nbytes)
-            except LOCAL as error:
-                self.error, self.unread = error, False
-            else:
-                if block is not None:
-                    return block
+        """Bytes of chunk or parity `number` from `offset` on, in aligned memory, until `release`."""
         memory = self._free.pop() if self._free else empty(nbytes)
         if memory.nbytes < nbytes:
             memory = empty(nbytes)
@@ -172,14 +163,6 @@ class PlaceMember:
             if held is not None:
                 place.forget_parity(self.version, self.rank)
             self._writes[True] = store.create(self._key(True), self._parity_bytes)
-
-    def _view(self, at: int, nbytes: int) -> Bytes | None:
-        """Bytes of the data file where they stand, or None. A file that has a name is never written to."""
-        view = getattr(self._reads.get(False), "view", None)
-        if view is None or at + nbytes > self._facts.data_bytes:
-            return None
-        block: Bytes | None = view(at, nbytes)
-        return block
 
     def _read_stream(self, at: int, block: Bytes) -> None:
         in_data = min(max(self._facts.data_bytes - at, 0), block.nbytes)

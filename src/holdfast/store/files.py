@@ -229,6 +229,17 @@ class FileReader:
         self._path = path
         self._unasked = 0  # requests for which the page cache is not asked; two threads may lose a count, which is no harm
         self._handles = _Handles(path, os.O_RDONLY, fd, direct)
+        self._in_memory: bool | None = None
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether no device is waited for: the file is on a tmpfs."""
+        if self._in_memory is None:
+            with self._handles.use(self.key), failing("look at", self.key, self._path, writes=False):
+                self._in_memory = syscalls.fs_type(self._handles.buffered) == syscalls.TMPFS
+            if self._in_memory:
+                self._handles.refuse_direct()
+        return self._in_memory
 
     @property
     def direct(self) -> bool:

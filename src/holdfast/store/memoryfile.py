@@ -36,7 +36,7 @@ class MemoryFile:
                 syscalls.fallocate(fd, nbytes)
                 # A child by fork has the mapping too, until it ends. Rejected: MADV_DONTFORK, which leaves a hole there, in
                 # which the child's own memory comes to lie, until its copy of this object goes and takes that along.
-                self._memory: Bytes | None = np.frombuffer(syscalls.map_shared(fd, nbytes, True), np.uint8)
+                self._memory: Bytes | None = np.frombuffer(syscalls.map_shared(fd, nbytes), np.uint8)
         except BaseException:
             self.abort()
             raise

@@ -18,9 +18,8 @@ from holdfast.store.atomic import give_name
 from holdfast.store.base import KeyMissingError
 from holdfast.store.directories import Directories
 from holdfast.store.failures import failing, kind_of, strange
-from holdfast.store.files import close_quietly
+from holdfast.store.files import FileReader, close_quietly
 from holdfast.store.keys import TEMPORARY, check_key, check_prefix, parent
-from holdfast.store.mapped import MappedReader
 
 T = TypeVar("T")
 
@@ -110,7 +109,7 @@ class Paths:
             except BaseException:
                 close_quietly(fd)
                 raise
-            return Opened(key, path, fd, found, direct, self._mode is not None)
+            return Opened(key, path, fd, found, direct)
 
     def _lstat(self, key: str) -> os.stat_result:
         path = self._path(check_key(key))
@@ -133,12 +132,9 @@ class Paths:
         return []
 
 
-class Opened(MappedReader):
+class Opened(FileReader):
     """A reader that also knows what `fstat` said."""
 
-    def __init__(
-        self, key: str, path: str, fd: int, found: os.stat_result, direct: bool, mapped: bool
-    ) -> None:
+    def __init__(self, key: str, path: str, fd: int, found: os.stat_result, direct: bool) -> None:
         super().__init__(key, path, found.st_size, fd, direct)
-        self._mapped = mapped
         self.mtime = found.st_mtime

@@ -22,7 +22,6 @@ from holdfast.store.base import Capabilities, KeyMissingError, Names
 from holdfast.store.failures import failing
 from holdfast.store.files import FileReader, FileWriter, close_quietly
 from holdfast.store.keys import TEMPORARY, check_key, check_prefix, is_component, parent
-from holdfast.store.mapped import TMPFS
 from holdfast.store.memoryfile import MemoryFile
 from holdfast.store.paths import NEW, NEW_MAPPED, Paths
 
@@ -108,7 +107,7 @@ class PosixStore(Paths):
         with failing("create", key, path, writes=True):
             fd = self._open_new(key, path, NEW_MAPPED)
             try:
-                if syscalls.fs_type(fd) == TMPFS:
+                if syscalls.fs_type(fd) == syscalls.TMPFS:
                     return MemoryFile(key, path, fd, nbytes, self._give, self._mode)
             except HoldfastError:
                 raise  # it has cleared up after itself

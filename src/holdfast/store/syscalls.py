@@ -18,6 +18,8 @@ __all__ = [
     "pread", "pread_cached", "pwrite", "rename", "rename_new", "rmdir", "scandir", "statvfs", "unlink", "utime",
 ]  # fmt: skip
 
+TMPFS = 0x01021994  # what `fs_type` says of a file in memory
+
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 
@@ -122,9 +124,9 @@ def fs_type(fd: int) -> int:
     return int(found[0])
 
 
-def map_shared(fd: int, nbytes: int, writable: bool = False) -> mmap.mmap:
-    """The file's first `nbytes` bytes as memory, to be read alone, or filled as well."""
-    return mmap.mmap(fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0))
+def map_shared(fd: int, nbytes: int) -> mmap.mmap:
+    """The file's first `nbytes` bytes as memory to be filled."""
+    return mmap.mmap(fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def scandir(path: str) -> list[tuple[str, int]]:
