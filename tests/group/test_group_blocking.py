@@ -81,7 +81,6 @@ OTHERS = {
     ("", "self._group.gather"): "ours (group/base.py), with a deadline",
     ("", "self._changed.wait"): "a condition of threads",
     ("group/repair/watcher.py", "self._over.wait"): "a flag of threads",
-    ("group/repair/beside.py", "self._over.wait"): "a flag of threads",
     ("run/repairing.py", "with_all.begin_max(0).wait"): "ours, with a deadline",
     ("run/watching.py", "self._pending.wait"): "ours, with a deadline",
 }

@@ -70,6 +70,17 @@ class Eyes:
     def end(self, pid: int, start: int) -> None:
         send(pid, start, signal.SIGKILL)
 
+    def hold(self, pid: int, start: int) -> int:
+        """Opened first and looked at after, so that it is never that of a process which has the number since."""
+        try:
+            fd = os.pidfd_open(pid) if _RECENT_KERNEL else -1
+        except OSError:
+            return -1
+        if fd >= 0 and is_dead(look(pid), start):
+            os.close(fd)
+            return -1
+        return fd
+
 
 def send(pid: int, start: int, number: int) -> bool:
     """Signals the process if it is still the one that began at `start`; whether it was signalled.

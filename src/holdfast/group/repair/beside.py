@@ -1,14 +1,20 @@
 """The crew's processes of this node, looked at as long as there is a crew: also while a run is opened and in a repair.
 
-Health's board (`health/`) is there only while a run is open. Two things can't wait for it: a process that has left by itself,
-which MPI is told of (`telling.py`), and one that stands still in state T while all others wait for it in a repair.
+Health's board (`health/`) is there only while a run is open. Two things can't wait for it: a process that is gone, which MPI
+is told of (`telling.py`), and one that stands still in state T while all others wait for it in a repair.
+
+The launcher tells of a process that a signal has ended, too, and never of one that left by itself. So the kernel is asked to
+wake this thread when a process ends (a descriptor of it, pidfd_open(2)); where it can't do that, the thread looks every
+LOOK_SECONDS.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 LOOK_SECONDS = 0.1  # between two looks
@@ -27,6 +33,9 @@ class Eyes(Protocol):
 
     def end(self, pid: int, start: int) -> None:
         """SIGKILL."""
+
+    def hold(self, pid: int, start: int) -> int:
+        """A descriptor that can be read when the process has ended, for the caller to close; -1 if there is none to be had."""
 
 
 class Beside(NamedTuple):
@@ -48,7 +57,9 @@ class Neighbours:
         self._told: set[int] = set()
         self._since: dict[int, float] = {}
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._held: dict[tuple[int, int], int] = {}  # descriptors by pid and start time; the thread's alone. -1: none
+        self._over = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="holdfast-beside", daemon=True)
         self._thread.start()
 
@@ -57,16 +68,12 @@ class Neighbours:
         with self._lock:
             self._place, self._beside = place, list(beside)
             self._since.clear()
+        os.eventfd_write(self._wake, 1)
 
     def look(self) -> None:
         """At once, also by another thread: who is gone has been told of when this returns."""
         with self._lock:
-            before = 0
-            for one in self._beside:
-                dead = self._eyes.is_dead(one.pid, one.start)
-                before += not dead and one.place < self._place
-                if before >= WATCHERS:
-                    return
+            for one, dead in self._seen():
                 if dead and one.world not in self._told:
                     self._told.add(one.world)
                     self._tell(one.world)
@@ -74,12 +81,25 @@ class Neighbours:
                     self._end_if_stopped(one)
 
     def close(self) -> None:
-        """Nobody is looked at any more."""
-        self._over.set()
+        """Nobody is looked at any more. Once; nothing else is called behind it."""
+        self._over = True
+        os.eventfd_write(self._wake, 1)
         if self._thread is not threading.current_thread():
             self._thread.join(2.0)
+            if not self._thread.is_alive():
+                os.close(self._wake)
 
     # -- inside -----------------------------------------------------------------------------
+
+    def _seen(self) -> Iterator[tuple[Beside, bool]]:
+        """Those that this process looks at, and whether they are gone: all, until there are WATCHERS that live before it."""
+        before = 0
+        for one in self._beside:
+            dead = self._eyes.is_dead(one.pid, one.start)
+            before += not dead and one.place < self._place
+            if before >= WATCHERS:
+                return
+            yield one, dead
 
     def _end_if_stopped(self, one: Beside) -> None:
         if not self._waits() or not self._eyes.is_stopped(one.pid, one.start):
@@ -89,9 +109,39 @@ class Neighbours:
 
     def _run(self) -> None:
         last = time.monotonic()
-        while not self._over.wait(LOOK_SECONDS):
-            if time.monotonic() - last > STOPPED_SECONDS / 2:  # this process has slept, with the others perhaps
-                with self._lock:
-                    self._since.clear()
-            last = time.monotonic()
-            self.look()
+        try:
+            while not self._over:
+                self._wait()
+                if time.monotonic() - last > STOPPED_SECONDS / 2:  # this process has slept, with the others perhaps
+                    with self._lock:
+                        self._since.clear()
+                last = time.monotonic()
+                if not self._over:
+                    self.look()
+        finally:
+            for process in self._held:
+                self._drop(process)
+
+    def _wait(self) -> None:
+        """Until one that is looked at ends, there are others to look at, or LOOK_SECONDS are over."""
+        with self._lock:
+            living = {(one.pid, one.start) for one, dead in self._seen() if not dead}
+        for process in self._held.keys() - living:
+            self._drop(process)
+            del self._held[process]
+        for process in living - self._held.keys():
+            self._held[process] = self._eyes.hold(*process)
+        poll = select.poll()
+        for fd in (self._wake, *self._held.values()):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(LOOK_SECONDS * 1000)}
+        if self._wake in ready:
+            os.eventfd_read(self._wake)
+        for process in [process for process, fd in self._held.items() if fd in ready]:
+            self._drop(process)  # it has said all that it can
+
+    def _drop(self, process: tuple[int, int]) -> None:
+        fd, self._held[process] = self._held[process], -1
+        if fd >= 0:
+            os.close(fd)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from functools import cache
 from typing import Any
 
 from .means import library
@@ -36,17 +37,32 @@ class _Info(ctypes.Structure):
 _said: list[Any] = []  # what PMIx may still read: it does not say when it is done with it
 
 
+@cache
+def _functions() -> tuple[Any, Any, Any]:
+    """PMIx's, None where there are none."""
+    names = ("Notify_event", "Info_load", "Error_string")
+    say, load, text = (library(f"PMIx_{name}", "libpmix") for name in names)
+    return say, load, text
+
+
+@cache
+def can_tell() -> bool:
+    """Whether there is the PMIx that Open MPI 5 has (local). The first call takes milliseconds."""
+    say, load, text = _functions()
+    if say is None or load is None or text is None:
+        return False
+    text.restype = ctypes.c_char_p
+    return bool(text(_ABORTED) == _NAME)  # else another PMIx, with other numbers
+
+
 def tell_gone(rank: int) -> bool:
     """Have the MPI of all ranks know that the process that is `rank` in MPI.COMM_WORLD is gone, which must be so for certain:
     it is treated as dead for ever (local; returns at once). False where that can't be said: with a PMIx other than Open
     MPI 5 has."""
-    say, load, text = (library(f"PMIx_{name}", "libpmix") for name in ("Notify_event", "Info_load", "Error_string"))
     namespace = os.environ.get("PMIX_NAMESPACE", "")
-    if say is None or load is None or text is None or not namespace:
+    if not can_tell() or not namespace:
         return False
-    text.restype = ctypes.c_char_p
-    if text(_ABORTED) != _NAME:  # another PMIx, with other numbers
-        return False
+    say, load, text = _functions()
     process, info = _Proc(namespace.encode(), rank), _Info()
     if load(ctypes.byref(info), _AFFECTED, ctypes.byref(process), ctypes.c_uint16(_PROC)):
         return False
