@@ -42,7 +42,7 @@ TARGETS: tuple[Target, ...] = (
     (0, "run/levels/copier", "before Irecv", 1),
     (2, "run/levels/keeper", "before Isend", 1),
     (1, "engine/placed", "after Irecv", 2),
-    (0, "run/levels/levels:settle", "after Isend", 2),
+    (0, "run/settling:settle", "after Isend", 1),
 )
 # Before the run is open nobody looks after the others: their deadline ends the wait, and the program.
 EARLY: tuple[Target, ...] = (

@@ -242,9 +242,18 @@ class Resume:
 
     # -- settling -------------------------------------------------------------------------------
 
-    def settle(self, protected: Objects, dropped: Container[str], held: list[Any]) -> PartReader | None:
+    @property
+    def standing(self) -> list[Any]:
+        """Where this rank stands, for `settle` (local)."""
+        self._open()
+        worse = self._recovery is not None and self._recovery.worse
+        return [self._index, [[i, why] for i, why in self._skipped.items()], worse]
+
+    def settle(
+        self, protected: Objects, dropped: Container[str], held: list[Any], standing: list[Any]
+    ) -> PartReader | None:
         """Find the newest candidate whole on all ranks and restore from it (collective). `held`: the shards that all ranks have
-        protected, as `shards.check_cover` wants them.
+        protected, as `shards.check_cover` wants them; `standing`: where all ranks stand, in their order.
 
         Returns this rank's reader of it, None to start from the beginning. Raises on all ranks alike: MismatchError,
         NoWholeVersionError.
@@ -252,15 +261,16 @@ class Resume:
         try:
             # A process alone may hold a part of something larger; ranks together hold all of it.
             shards.check_cover(held, whole=self._group.size > 1)
-            return self._settle(protected, dropped)
+            return self._settle(protected, dropped, standing)
         finally:
             self._untouched.close()
 
-    def _settle(self, protected: Objects, dropped: Container[str]) -> PartReader | None:
+    def _settle(self, protected: Objects, dropped: Container[str], standing: list[Any] | None) -> PartReader | None:
         while True:
-            worse = self._together_at_one()
+            worse = self._together_at_one(standing or self._exchange(self.standing))
+            standing = None
             if self._arranged and self._arrange(worse):
-                self._together_at_one()
+                self._together_at_one(self._exchange(self.standing))
             reader = self._open()
             findings = _Findings()
             failed: Exception | None = None
@@ -291,12 +301,9 @@ class Resume:
                 raise self._none_whole()
             self._advance(damage)
 
-    def _together_at_one(self) -> bool:
-        """All ranks move to the oldest candidate that any of them has reached, and share why. Whether any of them has found
-        damage at a place that the others don't know of."""
-        self._open()
-        worse = self._recovery is not None and self._recovery.worse
-        found = self._exchange([self._index, [[i, why] for i, why in self._skipped.items()], worse])
+    def _together_at_one(self, found: list[Any]) -> bool:
+        """All ranks, which stand as they have `found`, move to the oldest candidate that any of them has reached, and share
+        why. Whether any of them has found damage at a place that the others don't know of."""
         for _, reasons, _ in found:
             for i, why in reasons:
                 self._skipped.setdefault(i, why)

@@ -11,7 +11,7 @@ from ..catalog.retention import has_spare, since_full
 from ..engine import Item
 from ..errors import HoldfastError, StorageError, UsageError
 from ..format.keys import COMMIT_NAME
-from ..group import from_root, together
+from ..group import at_root, together
 from ..units import bytes_text
 from .chain import Chain
 from .reporting import report_settled
@@ -25,7 +25,7 @@ log = logging.getLogger("holdfast")
 
 def settle(x: Execution) -> None:
     """Agree on the version to go on from, restore exactly its state, and seal it as this attempt's base."""
-    reader = x.resume.settle(x.objects, x.dropped, _agree_on_protected(x))
+    reader = x.resume.settle(x.objects, x.dropped, *_agree_on_protected(x))
     commit = x.resume.commit
     sizes, counts = _settle_files(x)
     if commit is not None and reader is not None:
@@ -42,12 +42,11 @@ def settle(x: Execution) -> None:
         x.writer.carry = None if recut else reader
         x.writer.parent = x.resume.link
     if not x.readonly:
-        sealed = from_root(x.group, "sealing the base", lambda: _seal(x))
-        assert isinstance(sealed, list)
-        behind, written, spared, lineage = sealed
+        no_room = x.levels.no_room(sizes) if x.levels is not None else ""
+        behind, written, spared, lineage, reasons = at_root(x.group, "sealing the base", no_room, lambda all_: _seal(x, all_))
         x.writer.chain = Chain(behind, written, commit.state if commit is not None else 0, spared)
         if x.levels is not None:
-            x.levels.settle(sizes, lineage, x.writer.attempt)
+            x.levels.settle(lineage, x.writer.attempt, reasons)
         if commit is not None:
             x.costs.recall(commit.seconds)
     x.settled = True
@@ -75,14 +74,16 @@ def _items(x: Execution) -> list[Item]:
         return []
 
 
-def _agree_on_protected(x: Execution) -> list[Any]:
-    """The shards that all ranks have protected. UsageError unless all have protected the same objects as replicated."""
+def _agree_on_protected(x: Execution) -> tuple[list[Any], list[Any]]:
+    """The shards that all ranks have protected, and where each stands in the candidates. UsageError unless all have protected
+    the same objects as replicated."""
     mine = sorted(entry.name for entry in x.objects if entry.replicated)
     shards = [[e.name, e.shard.global_shape, e.shard.offset, e.obj.shape, str(e.obj.dtype)] for e in x.objects if e.shard]
-    exchanged: Any = together(x.group, "settling what is protected", [mine, shards])
-    told, held = [names for names, _ in exchanged], [shard for _, its in exchanged for shard in its]
+    exchanged: Any = together(x.group, "settling what is protected", [mine, shards, x.resume.standing])
+    told, held = [names for names, _, _ in exchanged], [shard for _, its, _ in exchanged for shard in its]
+    standing = [its for _, _, its in exchanged]
     if x.group.size == 1:
-        return held
+        return held, standing
     for rank, names in enumerate(told):
         for name in sorted(set(names) ^ set(told[0])):
             having, lacking = (rank, 0) if name in names else (0, rank)
@@ -99,7 +100,7 @@ def _agree_on_protected(x: Execution) -> list[Any]:
             "say. On nodes, every rank would have to keep all of them.",
             mine[0],
         )
-    return held
+    return held, standing
 
 
 def _settle_files(x: Execution) -> tuple[list[int], list[Any]]:
@@ -121,8 +122,10 @@ def _settle_files(x: Execution) -> tuple[list[int], list[Any]]:
     return [int(n) for n, _ in told], [each for _, each in told]
 
 
-def _seal(x: Execution) -> list[Any]:
-    """On rank 0; `behind`, `written` and `spared` of the writer's chain, and the names of the lineage."""
+def _seal(x: Execution, no_room: list[str]) -> list[Any]:
+    """On rank 0; `behind`, `written` and `spared` of the writer's chain, the names of the lineage, and why there is no room in
+    memory for what comes, as all ranks say."""
+    reasons = [line for line in no_room if line]
     link = x.writer.parent
     chain = tuple(x.resume.behind) if link else ()
     behind = (link, *chain) if link else ()
@@ -136,10 +139,10 @@ def _seal(x: Execution) -> list[Any]:
     x.writer.tidying.clean(x.writer.attempt, x.writer.number, x.levels.pinned if x.levels is not None else ())
     commit = x.resume.commit
     if commit is None:
-        return [0, 0, x.options.keep.last == 1, names]
+        return [0, 0, x.options.keep.last == 1, names, reasons]
     spared = x.options.keep.last == 1 or has_spare(reading, names)
     if snapshot.names["checkpoint"][0].number > commit.version:
         # Going back behind versions that there were: who made them may still be deleting what those did not need. The first
         # version from here on is to need nothing of it.
-        return [x.options.max_chain, 0, spared, names]
-    return [*since_full(reading, commit, x.options.max_chain), spared, names]
+        return [x.options.max_chain, 0, spared, names, reasons]
+    return [*since_full(reading, commit, x.options.max_chain), spared, names, reasons]

@@ -11,7 +11,7 @@ from ...catalog import Commit
 from ...config import Options
 from ...engine import Here
 from ...errors import HoldfastError
-from ...group import Group, make_background, together
+from ...group import Group, make_background
 from ...levels import Level
 from ...store import Store
 from .ladder import Ladder, Root
@@ -116,14 +116,11 @@ class Levels:
         stored = ["the run's own store"] * commit.ranks
         return tuple(self.recovery.sources.get(commit.name, stored)), tuple(total.items())
 
-    def settle(self, sizes: Sequence[int], lineage: list[str], attempt: int) -> None:
-        """What the execution goes on from is settled: `sizes` of the ranks' states in bytes, `lineage` newest first
-        (collective)."""
-        if self.placing is None or self.ladder.first is None:
-            return
-        self.placing.lineage, self.placing.attempt = list(lineage), attempt
-        if self.ladder.first.kind != "memory":
-            return
+    def no_room(self, sizes: Sequence[int]) -> str:
+        """Why this node's memory has no room for versions of ranks' states of `sizes` bytes; "" where it has, or where none go
+        there (local)."""
+        if self.placing is None or self.ladder.first is None or self.ladder.first.kind != "memory":
+            return ""
         from ...capture.room import default_memory
 
         ladder = self.ladder
@@ -134,11 +131,18 @@ class Levels:
             held = sum(size for _, size in ladder.place.store.tree("versions"))
             room, why = default_memory(state, ladder.place.root, parity=share, held=held)
         except HoldfastError as error:
-            room, why = False, error.message
-        without = [str(line) for line in together(ladder.group, "looking for room in memory", "" if room else why) if line]
-        if without and ladder.chosen:
+            return error.message
+        return "" if room else why
+
+    def settle(self, lineage: Sequence[str], attempt: int, no_room: Sequence[str]) -> None:
+        """What the execution goes on from is settled: `lineage` newest first. `no_room`: why, on ranks that have said so (by
+        all alike)."""
+        if self.placing is None or self.ladder.first is None:
+            return
+        self.placing.lineage, self.placing.attempt = list(lineage), attempt
+        if no_room and self.ladder.chosen:
             self.placing.ready = False
-            ladder.switch_off(without[0])
+            self.ladder.switch_off(str(no_room[0]))
 
     def end(self, complete: bool) -> None:
         """The program leaves, in good order (by all ranks at one point of the program); again is fine. What comes after goes to
