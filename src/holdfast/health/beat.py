@@ -87,15 +87,20 @@ class Beat:
         # (engine/workers.py has it as a class, on a floor above).
         start_new_thread(self._run, ())
 
-    def stop(self, timeout: float = 2.0, lost: bool = False) -> None:
-        """Leave the board: nothing is expected of this process any more. Waits for the thread, at most `timeout` seconds.
-        May be called again; also without `start`, and from `on_event`. `lost`: other ranks are, by what MPI says, which is
-        sooner: a last look is to tell what has become of them."""
+    def end(self, lost: bool = False) -> None:
+        """Nothing is expected of this process any more: the thread ends, soon. `lost`: other ranks are, by what MPI says, which
+        is sooner: a last look is to tell what has become of them. `stop` is still to be called."""
+        if os.getpid() == self.board.pid and not self._ending.is_set():
+            self.board.enter(LEFT)
+            self._lost = lost
+            self._ending.set()
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """`end`, and leave the board. Waits for the thread, at most `timeout` seconds. May be called again; also without
+        `start`, and from `on_event`."""
         if os.getpid() != self.board.pid:  # a child made by fork has neither the thread nor the files
             return
-        self.board.enter(LEFT)
-        self._lost = lost
-        self._ending.set()
+        self.end()
         if get_ident() != self._thread and self._running.acquire(timeout=timeout):
             self._running.release()
         if self._stacks is not None:

@@ -29,7 +29,7 @@ from .processes import this_process
 
 NODE_MEMORY = "HOLDFAST_NODE_MEMORY"  # as in run/levels/nodes.py, which stands above; tests/health compares
 _WORDS = SLOT // 8
-_POLL = 0.005
+_POLL = 0.001
 _PROGRESS, _PROGRESS_AT, _STEP = layout.PROGRESS, layout.PROGRESS_AT, layout.STEP  # found sooner, at each loop head
 
 

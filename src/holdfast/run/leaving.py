@@ -135,7 +135,7 @@ def _await(x: Execution) -> None:
 def abandon(x: Execution) -> None:
     """Ranks are lost: let go of everything without asking the others. What is in flight fails, or is fenced off (local)."""
     x.closed = x.left = True
-    x.watching.stop(lost=True)
+    x.watching.leave_lost()
     x.interrupts.restore()
     x.files.close()
     for closer in x.closers:
@@ -157,6 +157,7 @@ def close(x: Execution) -> None:
     x.writer.close()
     for closer in x.closers:
         closer()
+    x.watching.stop()
 
 
 def remind(there: weakref.ref[Execution]) -> None:

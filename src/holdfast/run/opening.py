@@ -172,7 +172,6 @@ def _watch(execution: Execution, run: str) -> None:
         return None if w is None else w.flying
 
     watching.join(run, execution.writer.attempt, execution.group.rank, execution.options.stall_timeout, flying)
-    execution.closers.append(watching.stop)
     # At exit `execution` sees to it itself, before MPI ends.
     weakref.finalize(execution, watching.stop).atexit = False
 

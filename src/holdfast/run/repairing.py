@@ -28,6 +28,7 @@ from .lookout import Lookout
 from .opening import open_run
 from .run import Run
 from .tracebacks import leave_to_others, tell_once, told_at_start
+from .watching import Watching
 
 log = logging.getLogger("holdfast")
 T = TypeVar("T")
@@ -43,21 +44,31 @@ REPEATS = 2  # failures at the same step, from the same version: the next repair
 @dataclass
 class _Past:
     """What this process knows of the execution before. `at`: the version and the step that it failed at; `times`: how often
-    in a row; `own`: what it raised by itself, while all others lived; `health`: what was found out."""
+    in a row; `own`: what it raised by itself, while all others lived; `health`: what was found out, by whom is `watching`."""
 
     at: tuple[int, int] = (-1, -1)
     times: int = 0
     own: BaseException | None = None
     health: tuple[Any, ...] = ()
+    watching: Watching | None = None
 
     def failed(self, run: Run | None) -> None:
-        """The execution `run` has failed; None: it was not opened yet."""
+        """The execution `run` has failed, and is let go; None: it was not opened yet."""
         if run is None:
             return
         x = run._x
         at = (x.newest or 0, -1 if x.step is None else x.step)
         self.times = self.times + 1 if at == self.at else 1
         self.at = at
+        run._x.abandon()
+        self.watching = run._x.watching
+
+    def hear(self) -> None:
+        """Who looked after the ranks has done so to the end. Behind the repair: nobody there has to wait for that thread."""
+        watching, self.watching = self.watching, None
+        if watching is not None:
+            watching.stop()
+            self.health = watching.events
 
 
 def launch_with_spares(
@@ -91,9 +102,6 @@ def launch_with_spares(
                     if not _called_off(crew, error):
                         _by_itself(crew, past, run, error)  # raises it, unless the others are to hear of it first
                     past.failed(run)
-                    if run is not None:
-                        run._x.abandon()
-                        past.health = run._x.watching.events
             began = time.monotonic()
             _repair(crew, past)
     finally:
@@ -115,8 +123,10 @@ def _reopen(url: str | os.PathLike[str], crew: Crew, past: _Past, began: float, 
             )
     run = open_run(url, crew.comm, params, config, mode, known, crew.repairs)
     run._x.repairs, run._x.called_off = crew.repairs, lambda: crew.revoked
-    # MPI does not tell of a process that has left by itself with a status; one of its node sees that it is gone.
-    run.on_health(lambda event: crew.revoke() if event.kind == "died" else None)
+    # MPI does not tell of a process that has left by itself with a status; one of its node sees that it is gone. The last look,
+    # which may come behind the repair, is not to call for another one.
+    repairs = crew.repairs
+    run.on_health(lambda event: crew.revoke(repairs=repairs) if event.kind == "died" else None)
     run._x.watching.recall(past.health)
     watch_calls(crew.comm, run._x.watching.calls)
     if crew.repairs and crew.rank == 0:
@@ -145,7 +155,7 @@ def _called_off(crew: Crew, error: BaseException) -> bool:
         return False
     patience = NOTICE_SECONDS if _from_outside(error) else 0.0
     until = time.monotonic() + patience
-    while not crew.revoked:
+    while not crew.look():  # it may be another's call that has led here, which the watcher has not seen yet
         if crew.gone:
             crew.revoke()
         elif time.monotonic() >= until:
@@ -208,7 +218,9 @@ def _repair(crew: Crew, past: _Past) -> None:
     try:
         crew.repair(STEP_SECONDS, WHOLE_SECONDS, failed=past.times, at=past.at[1], alone=past.own is not None)
     except RepairError as error:
+        past.hear()
         _relaunch(error)
+    past.hear()
 
 
 def _relaunch(error: RepairError) -> NoReturn:

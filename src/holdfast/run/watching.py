@@ -123,17 +123,27 @@ class Watching:
         if self._beat is not None:
             self._beat.enter("leaving")
 
-    def stop(self, lost: bool = False) -> None:
-        """Nothing is expected of this process any more. May be called again, and by any thread. `lost`: other ranks are; what
-        has become of those of this node is told first."""
-        beat, self._beat, self.progress = self._beat, None, None
+    def leave_lost(self) -> None:
+        """Ranks are lost, and nothing is expected of this process any more. What has become of those of this node is told by
+        the beat's thread before it ends, which `stop` waits for."""
+        self._let_go()
+        if self._beat is not None:
+            self._beat.end(lost=True)
+
+    def stop(self) -> None:
+        """Nothing is expected of this process any more. May be called again, and by any thread."""
+        self._let_go()
+        beat, self._beat = self._beat, None
+        if beat is not None:
+            beat.stop()
+
+    def _let_go(self) -> None:
+        self.progress = None
         if self._crew is not None:
             self._crew.on_spare_lost = None
         far, self._far = self._far, None
         if far is not None:
             far.stop()
-        if beat is not None:
-            beat.stop(lost=lost)
 
     def _watch_spares(self, board: Board) -> None:
         """Spares of this node stand on its board, put there by one of its ranks; of others MPI tells that they are gone."""

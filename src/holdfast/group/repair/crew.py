@@ -28,7 +28,7 @@ from .hidden import all_communicators, handles
 from .machine import NO_ROLE, Card
 from .means import MpiMeans, places, suppressed, why_not
 from .members import Member, Members, exchange
-from .telling import tell_gone
+from .telling import can_tell, tell_gone
 from .watchdog import Watchdog
 from .watcher import Watcher
 
@@ -68,6 +68,7 @@ class Crew:
         self._watchdog = watchdog
         self._neighbours: Neighbours | None = None
         if eyes is not None and reason is None:
+            can_tell()  # found now, not when somebody is gone
             self._neighbours = Neighbours(eyes, tell_gone, lambda: self._called_off)
         self._card = Card(NO_ROLE, 0, base.Get_size())
         self._roles: tuple[int, ...] = ()  # of the crew's processes, in its order
@@ -116,7 +117,7 @@ class Crew:
 
     @property
     def revoked(self) -> bool:
-        """Whether a repair is called for. Local, a microsecond; seen some 8 ms after the failure's detection."""
+        """Whether a repair is called for, as the watcher has last seen. Local, a microsecond."""
         return self._called_off
 
     @property
@@ -148,12 +149,34 @@ class Crew:
         with self._lock:
             return tuple(sorted(self._roles[place] for place in self._gone() if self._roles[place] != NO_ROLE))
 
-    def revoke(self, *, long_after: bool = False) -> None:
+    def look(self) -> bool:
+        """Whether a repair is called for, looked at now: the crew's communicator is revoked, or it is revoked here, since
+        someone with a role is gone. Local, 10 us; any thread."""
+        from mpi4py import MPI
+
+        with self._lock:
+            if self._called_off:
+                return True
+            try:
+                # The probe makes MPI progress, without which nothing would be seen, and fails if someone is gone.
+                self._crew.Iprobe(MPI.ANY_SOURCE, LOOKED_FOR)
+                if not self._crew.Is_revoked():
+                    return False
+            except MPI.Exception:
+                if not self._crew.Is_revoked() and not self._roles_lost():
+                    return False
+            self.revoke()
+            return True
+
+    def revoke(self, *, long_after: bool = False, repairs: int | None = None) -> None:
         """Call for a repair: everyone's calls on the crew's communicators end with errors. Local, may be repeated;
-        `long_after`: see `making.revoke`."""
+        `long_after`: see `making.revoke`; `repairs`: how many there were when the reason for it was seen: nothing is done if
+        there have been more."""
         if self.reason is not None:
             return
         with self._watchdog.step("revoking the crew's communicators", REVOKE_SECONDS), self._lock:
+            if repairs is not None and self.repairs != repairs:
+                return
             self._called_off = True
             with suppressed():
                 self._crew.Revoke()
@@ -173,7 +196,9 @@ class Crew:
         """
         if self.reason is not None:
             raise UsageError(f"This crew can't be repaired: {self.reason}. Leave the process; start the program again.")
-        self._pause()
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.end()  # not waited for: what it would yet do is not done behind the repair
         if self._neighbours is not None:
             self._neighbours.look()
         means = MpiMeans(self._base, self.revoke, self._counts_gone)
@@ -196,7 +221,7 @@ class Crew:
             # First: those who have told us that all is done leave next, which looks like a loss.
             if self._dismissed():
                 return False
-            if self._called_off or self._look():
+            if self.look():
                 return True
             if os.getppid() != parent or self._alone():
                 return False
@@ -224,7 +249,9 @@ class Crew:
     def close(self) -> None:
         """Look after the crew no longer: failures are not noticed any more, as is right when its ranks leave. Local."""
         self.part()
-        self._pause()
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
         self._watchdog.close()
         atexit.unregister(self.close)
 
@@ -250,24 +277,6 @@ class Crew:
             comm = self._family.adopt(comm)
             make_ready(comm, [self._family.adopt(one) for one in duplicates])
         self.comm = comm
-
-    def _look(self) -> bool:
-        """Whether the crew's communicator is revoked, or someone with a role is gone: then it is revoked here (any thread)."""
-        from mpi4py import MPI
-
-        with self._lock:
-            if self._called_off:
-                return True
-            try:
-                # The probe makes MPI progress, without which nothing would be seen, and fails if someone is gone.
-                self._crew.Iprobe(MPI.ANY_SOURCE, LOOKED_FOR)
-                if not self._crew.Is_revoked():
-                    return False
-            except MPI.Exception:
-                if not self._crew.Is_revoked() and not self._roles_lost():
-                    return False
-            self.revoke()
-            return True
 
     def _roles_lost(self) -> bool:
         """Whether somebody with a role is gone. Spares that are gone are noted, and are no reason to stop the program."""
@@ -313,12 +322,8 @@ class Crew:
 
     def _watch(self) -> None:
         if self.reason is None and self.rank is not None:  # a spare looks itself, in `stand_by`
-            self._watcher = Watcher(self._look, lambda: self.revoke(long_after=True))
-
-    def _pause(self) -> None:
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.close()
+            repairs = self.repairs
+            self._watcher = Watcher(self.look, lambda: self.revoke(long_after=True, repairs=repairs))
 
 
 def crew_of(comm: Any) -> Crew | None:

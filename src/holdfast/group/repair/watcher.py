@@ -19,8 +19,13 @@ class Watcher:
         self._thread = threading.Thread(target=self._run, name="holdfast-crew", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
+    def end(self) -> None:
+        """Ask it to end, soon."""
         self._over.set()
+
+    def close(self) -> None:
+        """Have it ended, in 5 seconds at most."""
+        self.end()
         if self._thread is not threading.current_thread():
             self._thread.join(5.0)
 
