@@ -131,6 +131,7 @@ def past(base: Path, comm: Any, **options: Any) -> None:
     x.writer.carry.close()
     for closer in x.closers:
         closer()
+    x.watching.stop()
     comm.Barrier()
 
 

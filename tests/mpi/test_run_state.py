@@ -31,6 +31,7 @@ def leave(run):
         x.writer.carry.close()
     for closer in x.closers:
         closer()
+    x.watching.stop()
 
 
 def go(run, n, die=None, **options):

@@ -27,6 +27,7 @@ def crash(run: holdfast.Run) -> None:
         x.writer.carry.close()
     for closer in x.closers:
         closer()
+    x.watching.stop()
 
 
 def go(run: holdfast.Run, n: int | None, die: int | None = None, **options: Any) -> list[int]:
