@@ -17,7 +17,7 @@ TEAMS, STOPS, SEED = 6, 12, 5
 
 SOURCE = Path(stopped.__file__).parents[2] / "src" / "holdfast"
 TALKS = re.compile(
-    r"\b(together|from_root|make_group|make_background)\(|\.(gather|broadcast|begin_max)\(|channel\.(send|receive)\("
+    r"\b(together|at_root|from_root|make_group|make_background)\(|\.(gather|broadcast|begin_max)\(|channel\.(send|receive)\("
 )
 # Who talks to other ranks and has no scene of its own.
 ELSEWHERE = {

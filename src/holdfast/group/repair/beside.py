@@ -57,6 +57,7 @@ class Neighbours:
         self._told: set[int] = set()
         self._since: dict[int, float] = {}
         self._lock = threading.Lock()
+        self._living: set[tuple[int, int]] = set()  # of those that this process looks at, by the last look
         self._held: dict[tuple[int, int], int] = {}  # descriptors by pid and start time; the thread's alone. -1: none
         self._over = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -73,12 +74,15 @@ class Neighbours:
     def look(self) -> None:
         """At once, also by another thread: who is gone has been told of when this returns."""
         with self._lock:
+            living = set()
             for one, dead in self._seen():
-                if dead and one.world not in self._told:
+                if not dead:
+                    living.add((one.pid, one.start))
+                    self._end_if_stopped(one)
+                elif one.world not in self._told:
                     self._told.add(one.world)
                     self._tell(one.world)
-                elif not dead:
-                    self._end_if_stopped(one)
+            self._living = living
 
     def close(self) -> None:
         """Nobody is looked at any more. Once; nothing else is called behind it."""
@@ -124,8 +128,7 @@ class Neighbours:
 
     def _wait(self) -> None:
         """Until one that is looked at ends, there are others to look at, or LOOK_SECONDS are over."""
-        with self._lock:
-            living = {(one.pid, one.start) for one, dead in self._seen() if not dead}
+        living = self._living
         for process in self._held.keys() - living:
             self._drop(process)
             del self._held[process]
