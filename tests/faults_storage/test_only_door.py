@@ -38,6 +38,7 @@ ALLOWED = {
     ("engine/helper/process.py", "_on_share"): "closes the descriptor of shared memory",
     ("engine/helper/protection.py", "__init__"): "reads /proc/PID/maps",
     ("engine/helper/spawn.py", "*"): "descriptors between the program and its helper process",
+    ("group/repair/beside.py", "*"): "closes descriptors of processes, and its own event's",
     ("group/repair/means.py", "*"): "reads /proc/self/maps for MPI's library",
     ("group/repair/members.py", "*"): "reads /proc: which process of which node this is",
     ("group/repair/watchdog.py", "*"): "writes the last words of a process that leaves to stderr",
