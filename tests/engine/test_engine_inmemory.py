@@ -96,9 +96,12 @@ def test_a_file_that_changes_between_verifying_and_copying_changes_nothing(
             reader.read(part.objects[1].buffers[0], out, "a")
 
 
-@pytest.mark.parametrize(("cores", "ranks", "wanted"), [(2, 4, 1), (2, 1, 2), (16, 2, 4), (16, 8, 2)])
+@pytest.mark.parametrize(
+    ("cores", "mine", "ranks", "wanted"),
+    [(2, 2, 4, 1), (2, 2, 1, 2), (16, 16, 2, 4), (16, 16, 8, 2), (16, 4, 4, 4), (16, 1, 4, 1)],
+)
 def test_ranks_that_share_the_cores_share_them_in_memory(
-    store: Any, part: Part, cores: int, ranks: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+    store: Any, part: Part, cores: int, mine: int, ranks: int, wanted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = []
 
@@ -107,8 +110,9 @@ def test_ranks_that_share_the_cores_share_them_in_memory(
         work_through(spans, threads, *how)
 
     monkeypatch.setattr(requests, "work_through", noted)
-    monkeypatch.setattr(requests, "local_ranks", lambda: ranks)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", str(ranks))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(mine)))
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
     out = np.zeros(SIZE, np.uint8)
     with PartReader(store, KEY, part, 4) as reader:
         reader.read(part.objects[1].buffers[0], out, "a")

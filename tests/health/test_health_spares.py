@@ -49,6 +49,30 @@ holdfast.launch(main, "run")
 """
 
 
+# Of 2 ranks and 2 spares one of each is killed at one moment: half of all, but nobody who might live elsewhere.
+TOGETHER = """
+import os, signal, sys
+import numpy as np, holdfast
+from holdfast.group.repair.crew import crew_of
+def main(run):
+    rank, crew = run.comm.rank, crew_of(run.comm)
+    u = run.protect("u", np.ones(1 << 16))
+    for step in run.steps(60, every=holdfast.steps(10)):
+        u += run.comm.allreduce(1.0)
+        if step == 25 and not run.repairs and rank == 0:
+            for role in (1, -1):
+                os.kill(next(one.pid for one in crew.members if one.role == role), signal.SIGKILL)
+    os.write(1, f"end {rank} {run.repairs} {crew.spares}\\n".encode())
+holdfast.launch(main, "run")
+"""
+
+
+def test_a_spare_that_dies_with_a_rank_is_not_counted(tmp_path: Path, node: Path) -> None:
+    done = start(tmp_path, node, TOGETHER, *CLI, "-n", "2", "--spares", "2")
+    told = f"{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0 and sorted(lines(done.stdout, "end")) == [["0", "1", "0"], ["1", "1", "0"]], told
+
+
 def test_lost_spares_are_told_and_not_counted(tmp_path: Path, node: Path) -> None:
     done = start(tmp_path, node, SPARES, *CLI, "-n", "2", "--spares", "3")
     told = f"{done.stdout}\n{done.stderr}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import DamageError
 from ..format import BLOCK, Extent, digest
 from ..format.blocks import ALIGN, round_up
-from ..group import local_ranks
+from ..group import cores
 from ..store.aligned import empty as aligned_empty
 from ..store.base import Bytes
 from .datafiles import DataFiles
@@ -105,7 +104,7 @@ class Fetcher:
         have more staging memory than the caches hold (four ranks on two cores: 34 ms with two threads each, 22 with one)."""
         if not all(self.files.in_memory(source) for source in {request.source for request in requests}):
             return self.threads
-        return max(1, min(self.threads, len(os.sched_getaffinity(0)) // local_ranks()))
+        return min(self.threads, cores())
 
     def slot(self) -> Bytes:
         """Staging memory of SLOT bytes; `fetch` puts what it takes back."""

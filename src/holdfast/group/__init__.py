@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .agree import at_root, from_root, together
 from .base import Group, Pending
-from .choose import launcher_ranks, local_ranks, make_background, make_group, spare_processes
+from .choose import cores, launcher_ranks, local_ranks, make_background, make_group, spare_processes
 from .serial import SERIAL, SerialComm, SerialGroup
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "at_root",
     "from_root",
     "launcher_ranks",
+    "cores",
     "local_ranks",
     "make_background",
     "make_group",

@@ -72,6 +72,11 @@ def local_ranks() -> int:
     return max((n for name in _LOCAL_VARIABLES if (n := _number(name))), default=1)
 
 
+def cores() -> int:
+    """How many cores are this rank's, one at least: those that it may run on, of which others may have theirs (local)."""
+    return max(1, min(len(os.sched_getaffinity(0)), (os.cpu_count() or 1) // local_ranks()))
+
+
 def spare_processes() -> int:
     """How many of the processes that the launcher started are to stand by as spares; 0 without a supervisor that says so."""
     return _number(SPARES) or 0

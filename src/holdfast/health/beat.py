@@ -116,6 +116,8 @@ class Beat:
         """What this process is in from now on, one of PHASES up to `leaving`; returns what it was in. Else UsageError."""
         if phase not in PHASES[:LEFT]:
             raise UsageError(f"There is no phase {phase!r:.80}: it is one of {', '.join(PHASES[:LEFT])}.")
+        if self._ending.is_set():  # a thread of the program's may yet come out of what it was in
+            return phase
         return PHASES[self.board.enter(PHASES.index(phase))]
 
     @contextmanager
@@ -178,7 +180,7 @@ class Beat:
     def _sample(self, board: Board) -> None:
         """Whether the program's thread waits in a call of MPI: looked at only when it may soon be judged, since it costs."""
         stall, phase = self.limits.stall, board.phase
-        if stall is None or phase not in (COMPUTING, CALLING):
+        if stall is None or phase not in (COMPUTING, CALLING) or self._ending.is_set():
             return
         late = board.still > stall / 2
         waiting = late and waits(self._program)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from ..engine import InPlaceWriting, Item, Plan, ThreadWriting, Writing
 from ..engine.plan import OWN_UNIT
 from ..errors import UnsupportedError
 from ..format import BLOCK
-from ..group import local_ranks
+from ..group import cores, local_ranks
 from ..store import Store
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Capturing:
         self._told: set[str] = set()
         self._arena_lock, self._helper_lock = threading.Lock(), threading.RLock()
         # Copying by more threads than there are idle cores only makes them wait for each other.
-        self.copiers = max(1, min(4, len(os.sched_getaffinity(0)) // local_ranks()))
+        self.copiers = min(4, cores())
 
     def prepare(self, items: Sequence[Item]) -> None:
         """Make ready, beside the program, to capture these objects: memory that is touched for the first time when it is

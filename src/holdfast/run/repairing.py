@@ -60,8 +60,8 @@ class _Past:
         at = (x.newest or 0, -1 if x.step is None else x.step)
         self.times = self.times + 1 if at == self.at else 1
         self.at = at
-        run._x.abandon()
         self.watching = run._x.watching
+        run._x.abandon()
 
     def hear(self) -> None:
         """Who looked after the ranks has done so to the end. Behind the repair: nobody there has to wait for that thread."""
@@ -220,7 +220,8 @@ def _repair(crew: Crew, past: _Past) -> None:
     except RepairError as error:
         past.hear()
         _relaunch(error)
-    past.hear()
+    finally:
+        past.hear()
 
 
 def _relaunch(error: RepairError) -> NoReturn:

@@ -45,6 +45,7 @@ class Watching:
         self._told: set[tuple[str, int | None, str]] = set()
         self._group: Group | None = None
         self._crew: Crew | None = None
+        self._on_spare_lost: Callable[[Member], object] | None = None
         self._far: Far | None = None
 
     def join(
@@ -139,8 +140,9 @@ class Watching:
 
     def _let_go(self) -> None:
         self.progress = None
-        if self._crew is not None:
-            self._crew.on_spare_lost = None
+        crew = self._crew
+        if crew is not None and crew.on_spare_lost is self._on_spare_lost:  # else a later execution's
+            crew.on_spare_lost = None
         far, self._far = self._far, None
         if far is not None:
             far.stop()
@@ -170,7 +172,7 @@ class Watching:
 
         from ..health import Event
 
-        crew.on_spare_lost = lost
+        crew.on_spare_lost = self._on_spare_lost = lost
 
     def _watch_nodes(self, board: Board | None, stall: float | None) -> Far | None:
         """What looks for signs of other nodes (collective); None where there are none, or it can't be had."""

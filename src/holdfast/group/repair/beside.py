@@ -71,18 +71,21 @@ class Neighbours:
             self._since.clear()
         os.eventfd_write(self._wake, 1)
 
-    def look(self) -> None:
-        """At once, also by another thread: who is gone has been told of when this returns."""
+    def look(self) -> list[Beside]:
+        """Those that are gone, of whom has been told when this returns. At once, also by another thread."""
         with self._lock:
-            living = set()
+            living, gone = set(), []
             for one, dead in self._seen():
                 if not dead:
                     living.add((one.pid, one.start))
                     self._end_if_stopped(one)
-                elif one.world not in self._told:
+                    continue
+                gone.append(one)
+                if one.world not in self._told:
                     self._told.add(one.world)
                     self._tell(one.world)
             self._living = living
+            return gone
 
     def close(self) -> None:
         """Nobody is looked at any more. Once; nothing else is called behind it."""
@@ -132,13 +135,15 @@ class Neighbours:
         for process in self._held.keys() - living:
             self._drop(process)
             del self._held[process]
+        at_once = False
         for process in living - self._held.keys():
             self._held[process] = self._eyes.hold(*process)
+            at_once = at_once or self._held[process] < 0  # it may have ended since it was looked at
         poll = select.poll()
         for fd in (self._wake, *self._held.values()):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(LOOK_SECONDS * 1000)}
+        ready = {fd for fd, _ in poll.poll(0 if at_once else LOOK_SECONDS * 1000)}
         if self._wake in ready:
             os.eventfd_read(self._wake)
         for process in [process for process, fd in self._held.items() if fd in ready]:

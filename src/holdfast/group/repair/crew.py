@@ -76,6 +76,7 @@ class Crew:
         self._crew: Any = None  # communicator of all alive: what is revoked as the signal
         self._family = Family()
         self._called_off = False
+        self._repairing = False  # calls for a repair by who saw a reason before it began are over
         self._lock = threading.RLock()  # of what a repair replaces
         self._watcher: Watcher | None = None
 
@@ -171,11 +172,11 @@ class Crew:
     def revoke(self, *, long_after: bool = False, repairs: int | None = None) -> None:
         """Call for a repair: everyone's calls on the crew's communicators end with errors. Local, may be repeated;
         `long_after`: see `making.revoke`; `repairs`: how many there were when the reason for it was seen: nothing is done if
-        there have been more."""
+        the next one has begun, which revokes by itself and may be making communicators."""
         if self.reason is not None:
             return
         with self._watchdog.step("revoking the crew's communicators", REVOKE_SECONDS), self._lock:
-            if repairs is not None and self.repairs != repairs:
+            if repairs is not None and (self._repairing or self.repairs != repairs):
                 return
             self._called_off = True
             with suppressed():
@@ -196,15 +197,16 @@ class Crew:
         """
         if self.reason is not None:
             raise UsageError(f"This crew can't be repaired: {self.reason}. Leave the process; start the program again.")
+        with self._lock:
+            self._repairing = True
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
-            watcher.end()  # not waited for: what it would yet do is not done behind the repair
-        if self._neighbours is not None:
-            self._neighbours.look()
+            watcher.end()  # not waited for: what it would yet do is not done any more
+        self._dead()  # has MPI hear of them: Shrink waits for that
         means = MpiMeans(self._base, self.revoke, self._counts_gone)
         found = machine.repair(
-            means, self._card._replace(dead=self._members.dead_bits, failed=failed, at=at, alone=alone), self.size,
-            step_seconds=step_seconds, whole_seconds=whole_seconds, step=self._watchdog.step,
+            means, self._card._replace(failed=failed, at=at, alone=alone), self.size,
+            step_seconds=step_seconds, whole_seconds=whole_seconds, step=self._watchdog.step, dead=self._dead,
         )  # fmt: skip
         with self._lock:
             self._roles, self.lost, self.tries, self.cards = found.roles, found.lost, found.tries, found.cards
@@ -262,7 +264,7 @@ class Crew:
         from mpi4py import MPI
 
         crew.Set_errhandler(MPI.ERRORS_RETURN)
-        self._card, self._crew, self._family, self._called_off = card, crew, Family(), False
+        self._card, self._crew, self._family, self._called_off, self._repairing = card, crew, Family(), False, False
         whole = len(self._roles) == len(self._members.everyone)
         self._members.take(range(len(self._roles)) if whole else places(crew, self._base), self._roles)
         self._place, self._family.crew = crew.Get_rank(), self
@@ -277,6 +279,13 @@ class Crew:
             comm = self._family.adopt(comm)
             make_ready(comm, [self._family.adopt(one) for one in duplicates])
         self.comm = comm
+
+    def _dead(self) -> int:
+        """The card's bits of spares that are known not to live any more, once this node's have been looked at."""
+        if self._neighbours is not None:
+            for one in self._neighbours.look():
+                self.count_out(one.pid, one.start)
+        return self._members.dead_bits
 
     def _roles_lost(self) -> bool:
         """Whether somebody with a role is gone. Spares that are gone are noted, and are no reason to stop the program."""

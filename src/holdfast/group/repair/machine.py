@@ -143,9 +143,11 @@ def repair(
     whole_seconds: float,
     step: Callable[[str, float], AbstractContextManager[None]],
     clock: Callable[[], float] = time.monotonic,
+    dead: Callable[[], int] = lambda: 0,
 ) -> Repaired:
     """Repair the crew: every living process of it calls this, as often as it is called off.
 
+    dead: the card's, as of now. It is asked when all that live are known: who is not among them may have ended just then.
     step: the watchdog's (`Watchdog.step`): it ends the process when a blocking step is not over by its deadline.
     Returns when all have confirmed the same crew. RepairError without quorum, with too few spares, or when `whole_seconds`
     are over: the process then has to leave.
@@ -166,7 +168,7 @@ def repair(
             with step("finding out who is alive (Shrink)", left):
                 means.shrink()
             with step("the roll call", 2 * step_seconds):
-                cards = means.roll_call(card, step_seconds)
+                cards = means.roll_call(card._replace(dead=dead()), step_seconds)
             try:
                 plan = assign(cards, size)
             except RepairError as verdict:
