@@ -50,10 +50,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many points of faults were tried, as tests tell by this property; from all processes that ran some."""
+    """How many points of faults were tried, and what the model check has explored, as tests tell by these properties; from
+    all processes that ran some."""
     reports = [report for kind in terminalreporter.stats.values() for report in kind if isinstance(report, pytest.TestReport)]
-    lines = [line for r in reports if r.when == "teardown" for name, line in r.user_properties if name == "points of faults"]
+    told = [(name, what) for r in reports if r.when == "teardown" for name, what in r.user_properties]
+    lines = [what for name, what in told if name == "points of faults"]
     if lines:
         terminalreporter.section("points of faults tried")
         for line in lines:
             terminalreporter.write_line(line)
+    explored = [what for name, what in told if name == "model check"]
+    if explored:
+        from model.check import summary
+
+        terminalreporter.section("model check")
+        rows = {kind: [row for its, row in explored if its == kind] for kind in ("protocol", "mutations")}
+        terminalreporter.write_line(summary(rows))
