@@ -22,6 +22,7 @@ from typing import Any
 
 RANKS = 3
 HANG = 30.0  # seconds without a note
+EARLY_HANG = 50.0  # the same before the run is open: a verdict's deadline, twice a message's, and that for leaving together
 SOON = 1.0  # seconds that ranks wait for each other where there are no spares
 TICK = 0.02
 
@@ -69,7 +70,7 @@ def play(targets: Sequence[Target]) -> tuple[list[float], list[str], list[str]]:
                 break
             if len(notes) > count:
                 last, count = time.monotonic(), len(notes)
-            if time.monotonic() - last > HANG:
+            if time.monotonic() - last > (EARLY_HANG if targets[0] in EARLY else HANG):
                 for pid in _living(folder):
                     os.kill(pid, signal.SIGUSR2)
                 time.sleep(1)
