@@ -319,6 +319,46 @@ def test_spares_that_are_dead_for_certain_are_not_counted() -> None:
         assign([Card(0, 1, 3)], 1)
 
 
+def test_who_died_with_a_rank_is_looked_for_once_all_that_live_have_come() -> None:
+    """Two of four are left, one rank and one spare. That the other spare is dead for certain is known only behind Shrink."""
+    order: list[str] = []
+
+    class Two:
+        """Means of the rank that lives."""
+
+        def revoke(self) -> None: ...
+
+        def gone(self) -> tuple[int, int]:
+            return 2, 1
+
+        def shrink(self) -> None:
+            order.append("shrink")
+
+        def me(self) -> int:
+            return 0
+
+        def roll_call(self, card: Card, seconds: float) -> list[Card]:
+            return [card, Card(NO_ROLE, 0, 4)]
+
+        def make(self, roles: Sequence[int]) -> Any:
+            return "comm"
+
+        def confirm(self, digest: int, seconds: float) -> bool:
+            return True
+
+    def dead() -> int:
+        order.append("dead")
+        return 1
+
+    def step(what: str, seconds: float) -> Any:
+        return contextlib.nullcontext()
+
+    found = repair(Two(), Card(0, 0, 4), 2, step_seconds=1.0, whole_seconds=1.0, step=step, dead=dead)
+    assert found.roles == (0, 1) and found.lost == (1,) and order == ["shrink", "dead"]
+    with pytest.raises(RepairError, match="2 of 4 processes"):
+        repair(Two(), Card(0, 0, 4), 2, step_seconds=1.0, whole_seconds=1.0, step=step)
+
+
 def test_spares_alone_are_no_quorum_however_many() -> None:
     """Cut off, they are more than half of a crew whose ranks have lost nobody that they need."""
     with pytest.raises(RepairError, match="none of the 3 processes that are left is a rank"):

@@ -219,7 +219,7 @@ def _repair(crew: Crew, past: _Past) -> None:
         crew.repair(STEP_SECONDS, WHOLE_SECONDS, failed=past.times, at=past.at[1], alone=past.own is not None)
     except RepairError as error:
         past.hear()
-        _relaunch(error)
+        _relaunch(error)  # never comes back
     finally:
         past.hear()
 
