@@ -267,34 +267,6 @@ def test_a_rank_that_stays_away_is_named_to_all_others(away: int, monkeypatch: p
     assert f"rank {away} stayed away" in str(error)
 
 
-def test_what_belongs_to_another_call_is_an_error_of_ours() -> None:
-    """A rank that was given up comes late, to calls that the others have left out."""
-    strange = [b"\x82\xa4part\xc0\xa5where\xc0", b"\x07", b"", b"\xc1", b"\x91\x93\xa1x\xc0\xc0", b"\x92\xc0\x91\x01"]
-
-    def late_root(message: bytes) -> Callable[[ThreadGroup], object]:
-        def fn(group: ThreadGroup) -> object:
-            if group.rank == 0:
-                return together(group, "a test", 1)
-            group.gather(message, range(2), "another")
-            return None
-
-        return fn
-
-    def late_member(message: bytes, call: Callable[[ThreadGroup], object]) -> Callable[[ThreadGroup], object]:
-        return lambda group: call(group) if group.rank else group.broadcast(message, range(2), "another")
-
-    for message in strange:
-        error = on_ranks(2, late_root(message))[0]
-        assert type(error) is RankError and "belongs to another call" in error.message
-        for call in (
-            lambda g: together(g, "a test", 1),
-            lambda g: from_root(g, "a test", lambda: 1),
-            lambda g: at_root(g, "a test", 1, lambda told: 1),
-        ):
-            error = on_ranks(2, late_member(message, call))[1]
-            assert type(error) is RankError and "belongs to another call" in error.message, (message, error)
-
-
 # -- waiting --------------------------------------------------------------------------------
 
 

@@ -291,6 +291,23 @@ def test_ranks_that_make_different_calls_are_told(comm: MPI.Intracomm, impatient
     comm.Barrier()
 
 
+@pytest.mark.parametrize("nbytes", [0, 3, 200_000])
+def test_what_belongs_to_another_call_is_never_taken_for_an_answer(
+    comm: MPI.Intracomm, impatient: MPIGroup, nbytes: int
+) -> None:
+    two = range(min(comm.size, 2))
+    impatient._timeout = TIMEOUT
+    if comm.rank == 1:
+        impatient.gather(bytes(nbytes), two, "one é")  # rank 0 leaves it out
+    if comm.rank == 1 or comm.size == 1:
+        impatient.gather(b"right", two, "two")
+    elif comm.rank == 0:
+        with pytest.raises(RankError, match=r"two: .*rank 1 is in another call \(one é\) than rank 0") as caught:
+            impatient.gather(b"right", two, "two")
+        assert caught.value.rank == 1
+    comm.Barrier()
+
+
 def test_an_interrupted_group_takes_no_part_any_more(comm: MPI.Intracomm) -> None:
     group = MPIGroup(comm, TIMEOUT)
 
@@ -310,7 +327,7 @@ def test_an_interrupted_group_takes_no_part_any_more(comm: MPI.Intracomm) -> Non
 def test_errors_of_mpi_become_rank_errors(comm: MPI.Intracomm) -> None:
     group = MPIGroup(comm, TIMEOUT)
     beyond = comm.size  # no such rank
-    for peers in ({beyond: group._outgoing(beyond, b"x")}, {beyond: group._expect(beyond)}):
+    for peers in ({beyond: group._outgoing(beyond, "a test", b"x")}, {beyond: group._expect(beyond, "a test")}):
         with pytest.raises(
             RankError, match=rf"a test: the exchange with rank {beyond} failed: MPI says: .*RANK"
         ) as caught:

@@ -79,9 +79,8 @@ class Failed(Exception):
 
 
 def open_all(messages: list[bytes]) -> list[dict[str, Any]]:
-    """The messages' bodies; if any tells of errors, all of them together as one exception. RankError if one is none of these:
-    a rank that comes late may hear what the others have said in an earlier call."""
-    bodies = [_body(m) for m in messages]
+    """The messages' bodies; if any tells of errors, all of them together as one exception."""
+    bodies = [msgpack.unpackb(m) for m in messages]
     errors: list[Any] = []
     for error in (e for body in bodies for e in body.get("errors", ())):
         if error not in errors:  # what failed while replicated objects were shared, each rank tells again
@@ -89,19 +88,6 @@ def open_all(messages: list[bytes]) -> list[dict[str, Any]]:
     if errors:
         raise Failed(errors)
     return bodies
-
-
-def _body(message: bytes) -> dict[str, Any]:
-    try:
-        body = msgpack.unpackb(message)
-    except (ValueError, msgpack.UnpackException):
-        body = None
-    if not isinstance(body, dict):
-        raise RankError(
-            "A rank has heard what belongs to another call: it came late, and the others have gone on without it. Committed "
-            "versions are as they were; end the program and start it again, it resumes."
-        )
-    return body
 
 
 def failure(errors: list[Any], draft: Commit) -> HoldfastError:

@@ -81,7 +81,7 @@ def publish_at(
     acks, late = gather(ranks, message, everyone, f"commits of version {draft.version} on the nodes")
     if ranks.rank == 0:
         answer = late or attempt(ranks.rank, lambda: _last(store, draft, acks))
-    answer = ranks.broadcast(answer, everyone, f"commit of version {draft.version}", patience=2)
+    answer = ranks.broadcast(answer, everyone, f"end of the commit of version {draft.version}", patience=2)
     try:
         open_all([answer])
     except Failed as failed:

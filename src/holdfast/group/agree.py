@@ -8,8 +8,7 @@ others may have agreed; the next agreement tells them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import msgpack
@@ -50,7 +49,7 @@ def together(group: Group, what: str, data: object = None, error: BaseException 
     reports = _up(group, what, report)
     verdict = _decide(reports, group.size) if reports is not None else None
     heard = _down(group, what, verdict, patience=len(_strides(group.size)) + 1)
-    error_record, values = _opened(heard, group.size, what, group.rank)
+    error_record, values = _unpack(heard)
     if error_record is not None:
         _raise(error_record, what, group.size, error)
     return [_unpack(v) for v in values]
@@ -74,7 +73,7 @@ def at_root(
             packed = [r[2] for r in sorted(reports, key=lambda r: r[0])]
             verdict, error = _result(lambda: fn([_unpack(p) for p in packed]), what, group.size)
     heard = _down(group, what, verdict, patience=len(_strides(group.size)) + 1)
-    error_record, values = _opened(heard, 1, what, group.rank)
+    error_record, values = _unpack(heard)
     if error_record is not None:
         _raise(error_record, what, group.size, error)
     return _unpack(values[0])
@@ -87,7 +86,7 @@ def from_root(group: Group, what: str, fn: Callable[[], object]) -> object:
     be done within the group's timeout. Errors as in `together`; rank 0 does not wait to learn whether all have it.
     """
     verdict, error = _result(fn, what, group.size) if group.rank == 0 else (None, None)
-    error_record, values = _opened(_down(group, what, verdict, patience=1), 1, what, group.rank)
+    error_record, values = _unpack(_down(group, what, verdict, patience=1))
     if error_record is not None:
         _raise(error_record, what, group.size, error)
     return _unpack(values[0])
@@ -122,7 +121,7 @@ def _up(group: Group, what: str, report: Report) -> list[Report] | None:
         try:
             # Each level waits longer by one timeout: the level below may have needed all of its own.
             parts = group.gather(_pack(reports), cohort, what, patience=level + 1)
-            found = None if parts is None else [r for part in parts for r in _reports(part, what, group.rank)]
+            found = None if parts is None else [r for part in parts for r in _unpack(part)]
         except HoldfastError as e:
             # A leader passes on what it met, instead of what it did not get. A rank that could not hand over its
             # reports goes on to take the verdict: the leader may have them nevertheless.
@@ -250,39 +249,6 @@ def _pack(value: object) -> bytes:
     # surrogatepass: names of files need not be valid Unicode, and stand in messages.
     packed: bytes = msgpack.packb(value, default=_plain, unicode_errors="surrogatepass")
     return packed
-
-
-def _reports(part: bytes, what: str, rank: int) -> list[Report]:
-    """What a member has sent up; RankError if it is none of this call's messages."""
-    with _of_this_call(what, rank):
-        found: list[Report] = list(_unpack(part))
-        for member, error, data in found:
-            if type(member) is not int or type(error) not in (dict, type(None)) or type(data) not in (bytes, type(None)):
-                raise ValueError("no report")
-    return found
-
-
-def _opened(verdict: bytes, count: int, what: str, rank: int) -> tuple[dict[str, Any] | None, list[bytes]]:
-    """A verdict's error, or the data of `count` ranks; RankError if it is none of this call's messages."""
-    with _of_this_call(what, rank):
-        error, values = _unpack(verdict)
-        if type(error) is not dict and not (error is None and [type(v) for v in values] == [bytes] * count):
-            raise ValueError("no verdict")
-    return error, values
-
-
-@contextmanager
-def _of_this_call(what: str, rank: int) -> Iterator[None]:
-    """A rank that comes late to what the others have given up may find a later call's messages in the place of this one's."""
-    try:
-        yield
-    except (TypeError, ValueError, msgpack.UnpackException) as error:
-        raise RankError(
-            f"{what}: rank {rank} has heard what belongs to another call: the other ranks have gone on without it, or have not "
-            "made the same collective calls. Committed versions are as they were; end the program and start it again, it "
-            "resumes.",
-            rank=rank,
-        ) from error
 
 
 def _plain(value: object) -> object:

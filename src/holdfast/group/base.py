@@ -31,7 +31,9 @@ class Group(Protocol):
     ranks can say only after a wait of their own takes one more, or it would give up just before the answer.
 
     After a `DeadlineError` the group stays usable: late messages of the call are recognised and dropped,
-    provided that a rank that was late makes its part of the call nevertheless, before any later one.
+    provided that a rank that was late makes its part of the call nevertheless, before any later one. If it does not, its next
+    call meets another's message: RankError on who receives that, which is known by `what`. So all ranks give a call the same
+    name, and calls in a row different ones.
     """
 
     @property

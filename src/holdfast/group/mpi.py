@@ -57,9 +57,9 @@ class MPIGroup:
     def gather(self, data: bytes, members: range, what: str, *, patience: int = 1) -> list[bytes] | None:
         root = check_members(members, self.rank, self.size, what)
         if self.rank != root:
-            self._run({root: self._outgoing(root, data)}, what, patience, receiving=False)
+            self._run({root: self._outgoing(root, what, data)}, what, patience, receiving=False)
             return None
-        streams = {m: self._expect(m) for m in members if m != root}
+        streams = {m: self._expect(m, what) for m in members if m != root}
         self._run(streams, what, patience, receiving=True)
         return [data if m == root else streams[m].take() for m in members]
 
@@ -67,10 +67,10 @@ class MPIGroup:
         root = check_members(members, self.rank, self.size, what)
         if self.rank == root:
             data = check_data(data, what)
-            sends = {m: self._outgoing(m, data) for m in members if m != root}
+            sends = {m: self._outgoing(m, what, data) for m in members if m != root}
             self._run(sends, what, patience, receiving=False)
             return data
-        stream = self._expect(root)
+        stream = self._expect(root, what)
         self._run({root: stream}, what, patience, receiving=True)
         return stream.take()
 
@@ -92,14 +92,14 @@ class MPIGroup:
 
     # -- inside -----------------------------------------------------------------------------
 
-    def _outgoing(self, dest: int, data: bytes) -> Outgoing:
+    def _outgoing(self, dest: int, what: str, data: bytes) -> Outgoing:
         self._sent[dest] += 1
-        return Outgoing(self._comm, self._mpi.BYTE, dest, self._sent[dest] - 1, data)
+        return Outgoing(self._comm, self._mpi.BYTE, dest, self._sent[dest] - 1, what, data)
 
-    def _expect(self, source: int) -> Incoming:
+    def _expect(self, source: int, what: str) -> Incoming:
         if source not in self._streams:
             self._streams[source] = Incoming(self._comm, self._mpi.BYTE, self._status, source, self.rank)
-        self._streams[source].expect()
+        self._streams[source].expect(what)
         return self._streams[source]
 
     def _run(self, peers: Mapping[int, Advancing], what: str, patience: int, *, receiving: bool) -> None:

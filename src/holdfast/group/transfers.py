@@ -1,10 +1,12 @@
 """Messages between two ranks over nonblocking MPI calls: how they are cut, numbered, and kept while in flight.
 
-A message is a header (number, length) with the bytes behind it if they are few; else the bytes follow in chunks.
-Messages from one rank to another are numbered, and MPI delivers them in order. A message of a call that has missed
-its deadline is thereby known when it comes at last, and dropped. (Rejected: a tag for each call. Tags wrap around,
-and messages that nobody asks for any more would pile up in MPI's queue.) No receive is posted before its message is
-there, so that a missed deadline leaves nothing behind but sends and the chunk that is on its way.
+A message is a header (number, length, length of the call's name) and the call's name, with the bytes behind it if they are
+few; else the bytes follow in chunks. Messages from one rank to another are numbered, and MPI delivers them in order. A
+message of a call that has missed its deadline is thereby known when it comes at last, and dropped. (Rejected: a tag for
+each call. Tags wrap around, and messages that nobody asks for any more would pile up in MPI's queue.) Numbers go wrong where
+a rank that came late has left out a call that the others have made: the name tells, and what belongs to another call is
+never taken for an answer. No receive is posted before its message is there, so that a missed deadline leaves nothing behind
+but sends and the chunk that is on its way.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from ..errors import RankError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-HEADER = struct.Struct("<QQ")
+HEADER = struct.Struct("<QQI")
 TAG = 0
 INLINE_BYTES = 64 << 10
 CHUNK_BYTES = 64 << 20  # far below 2**31 - 1, the most that one MPI call takes
@@ -75,9 +77,10 @@ def reap() -> None:
 class Outgoing:
     """One message to one rank. The data must not change before it is gone: bytes."""
 
-    def __init__(self, comm: MPI.Comm, byte: Any, dest: int, number: int, data: bytes) -> None:
+    def __init__(self, comm: MPI.Comm, byte: Any, dest: int, number: int, what: str, data: bytes) -> None:
         self._comm, self._byte, self._dest = comm, byte, dest
-        header = HEADER.pack(number, len(data))
+        name = what.encode(errors="surrogatepass")
+        header = HEADER.pack(number, len(data), len(name)) + name
         if len(data) <= INLINE_BYTES:
             self._parts: list[Any] = [header + data]
         else:
@@ -102,16 +105,19 @@ class Incoming:
     def __init__(self, comm: MPI.Comm, byte: Any, status: Any, source: int, rank: int) -> None:
         self._comm, self._byte, self._status, self._source, self._rank = comm, byte, status, source, rank
         self._expected = -1
+        self._wanted = ""  # the name of the call whose message is expected
         self._number = -1
+        self._name = ""
         self._buffer = bytearray()
         self._filled = 0  # bytes of _buffer that have come or are on their way
         self._transfer: Transfer | None = None
         self._head: bytearray | None = None  # a first part on its way
         self._open = False  # a header has been read, its bytes are not complete
 
-    def expect(self) -> None:
-        """From now on the next message is wanted, and earlier ones are not (once for each call)."""
+    def expect(self, what: str) -> None:
+        """From now on the next message is wanted, that of the call `what`, and earlier ones are not (once for each call)."""
         self._expected += 1
+        self._wanted = what
 
     def advance(self) -> bool:
         """Take what has come; True when the message wanted is whole (`take` it then)."""
@@ -126,6 +132,7 @@ class Incoming:
             if self._open and self._filled == len(self._buffer):
                 self._open = False
                 if self._number == self._expected:
+                    self._check_name()
                     return True
                 self._check_order()
                 self._buffer = bytearray()
@@ -146,10 +153,12 @@ class Incoming:
         return data
 
     def _begin(self, head: bytearray) -> None:
-        self._number, nbytes = HEADER.unpack_from(head)
+        self._number, nbytes, length = HEADER.unpack_from(head)
+        start = HEADER.size + length
+        self._name = head[HEADER.size : start].decode(errors="surrogatepass")
         self._open = True
-        if len(head) - HEADER.size == nbytes:
-            self._buffer, self._filled = head[HEADER.size :], nbytes
+        if len(head) - start == nbytes:
+            self._buffer, self._filled = head[start:], nbytes
         else:
             self._buffer, self._filled = bytearray(nbytes), 0
 
@@ -159,5 +168,15 @@ class Incoming:
                 f"rank {self._source} is {self._number - self._expected} calls ahead of rank {self._rank}: the ranks "
                 "have not made the same collective calls. Committed versions are as they were; end the program, and "
                 "let every rank make each call.",
+                rank=self._source,
+            )
+
+    def _check_name(self) -> None:
+        if self._name != self._wanted:
+            self._buffer = bytearray()
+            raise RankError(
+                f"rank {self._source} is in another call ({self._name}) than rank {self._rank}: one of them came late and the "
+                "other has gone on without it, or they have not made the same collective calls. Committed versions are as "
+                "they were; end the program and start it again, it resumes.",
                 rank=self._source,
             )

@@ -135,7 +135,7 @@ def _open(
     # Numbers too: what it committed meanwhile has had its own.
     if levels is not None:
         levels.fence(attempt, sweep=True)
-    again = from_root(group, "looking what there is", lambda: _look(reading, options, params, group.size))
+    again = from_root(group, "looking again", lambda: _look(reading, options, params, group.size))
     assert isinstance(again, dict)
     candidates = [(name, digest) for name, digest in again["candidates"]]
     recovery = levels.recovery if levels is not None else None

@@ -129,7 +129,7 @@ class Keeper:
 
     def _next(self) -> bool:
         """Copy the version that rank 0 says; False if that is the end."""
-        name = from_root(self._group, "copying a version", self._decide)
+        name = from_root(self._group, "choosing the version to copy", self._decide)
         placed = self._busy if self._group.rank == 0 else self._taken(str(name))
         if not name:
             return False

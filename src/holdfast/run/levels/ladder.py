@@ -124,7 +124,7 @@ def climb(
         domain = domain_of(redundancy.domain if redundancy else None)
     except Exception as failed:
         error = error or failed
-    domains = [str(name) for name in together(group, "opening the run", domain, error)]
+    domains = [str(name) for name in together(group, "opening the run's store", domain, error)]
     chosen, wanted = levels is None, levels or (global_(),)
     if chosen and len(set(domains)) > 1:  # XOR across failure domains, and the run's own store behind
         redundancy = xor()

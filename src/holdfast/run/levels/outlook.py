@@ -95,7 +95,7 @@ def open_all(group: Group, where: str, *, read_only: bool) -> Store:
         store = open_store(where, create=False, read_only=read_only)
     except Exception as failed:
         error = failed
-    together(group, "opening the run", error=error)
+    together(group, "opening the run's store", error=error)
     assert store is not None
     return store
 

@@ -178,7 +178,7 @@ class Placing:
             except Exception as failed:
                 log.debug("parity of version %d", draft.version, exc_info=True)
                 error = failed
-            together(group, f"protecting version {draft.version}", error=error)
+            together(group, f"parity of version {draft.version}", error=error)
         except HoldfastError as failed:
             ladder.drop_channel()
             name = ladder.redundancy.name

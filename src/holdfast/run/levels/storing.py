@@ -122,7 +122,7 @@ class Storing:
                     parts.append([rank, place.read_part(held)])
         except Exception as failed:
             error = failed
-        together(self._group, what, error=error)
+        together(self._group, f"parts of the {what}", error=error)
         packed = self._group.gather(msgpack.packb(parts), range(self._group.size), what)
 
         def put() -> None:
@@ -131,7 +131,7 @@ class Storing:
             to.put(f"{commit.path}/{group_name(first // GROUP_RANKS)}", data)
             lines.append(line)
 
-        from_root(self._group, what, put)
+        from_root(self._group, f"putting the {what}", put)
 
     def _commit(self, commit: Commit, link: Link, lines: Sequence[Line], to: Store) -> None:
         """On process 0: the root, and the commit as it lies on the nodes."""
