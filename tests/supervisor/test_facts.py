@@ -7,7 +7,7 @@ from dataclasses import replace
 from holdfast.catalog import Attempt, Base, Catalog, End, Version, current
 from holdfast.format import Link
 from holdfast.supervisor import facts
-from holdfast.supervisor.account import Account
+from holdfast.supervisor.account import Account, report
 from holdfast.supervisor.facts import Execution, Opened, RunFacts, facts_of, read_report
 from holdfast.supervisor.judge import Verdict
 from holdfast.supervisor.origin import origin
@@ -124,6 +124,23 @@ def test_the_account_of_what_nodes_held(capsys):
     assert resumed == "holdfast: /r goes on from version 9 (step 90); 500.0 ms of work lost"
     assert exact == "holdfast: 1 restart, 500.0 ms of work lost"
     assert bound == "holdfast: 1 restart, at most 10.0 s of work lost"
+
+
+def test_the_account_of_what_was_lost_with_the_last_start(capsys):
+    first = Execution(1, 100.0, 110.0, 137, (RunFacts("/r", 1),))
+    last = Execution(2, 110.0, 114.0, 137, (RunFacts("/r", 2),))
+    exhausted, interrupted = Verdict("restarts exhausted", 89, "died."), Verdict("interrupted", 85, "left.")
+    for verdict, executions, told, seconds in (
+        (exhausted, [first, last], ["1 restart, 14.0 s of work lost"], 14.0),
+        (exhausted, [first], ["10.0 s of work lost"], 10.0),
+        (interrupted, [first], [], 0.0),  # it left with a last checkpoint
+        (interrupted, [first, last], ["1 restart, 10.0 s of work lost"], 10.0),
+    ):
+        Account().verdict(verdict, executions)
+        assert capsys.readouterr().err.splitlines()[1:] == [f"holdfast: {line}" for line in told]
+        assert report(verdict, executions, serial=False)["lost_seconds"] == seconds
+    Account().died(replace(last, repairs=1), serial=False)  # an attempt of several
+    assert "attempt 2 of /r died, 4.0 s after the start: " in capsys.readouterr().err
 
 
 def test_the_programs_report(tmp_path):

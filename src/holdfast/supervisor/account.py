@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..errors import EXIT_COMPLETE, EXIT_INTERRUPTED, EXIT_INTERRUPTED_NO_PROGRESS
 from ..units import seconds_text
 from .facts import Execution, Opened, shown
 from .hosts import Roster
 from .judge import Verdict, death
 
 REPORT_FORMAT = 1
+_IN_ORDER = (EXIT_COMPLETE, EXIT_INTERRUPTED, EXIT_INTERRUPTED_NO_PROGRESS)  # after which nothing has to be done again
 
 
 class Account:
@@ -53,8 +55,9 @@ class Account:
     def died(self, execution: Execution, serial: bool, more: Sequence[str] = ()) -> None:
         """Tells of an execution after which another is to come: what it died of, `more`, what is resumed, what is lost."""
         seconds = seconds_text(execution.ended - execution.began)
+        after = f", {seconds} after the start" if execution.repairs else f" after {seconds}"  # earlier attempts' time, too
         named = ", ".join(f"attempt {r.attempt} of {shown(r.url)}" for r in execution.runs if r.attempt)
-        self.say(f"{named or 'the program'} died after {seconds}: {death(execution, serial)}")
+        self.say(f"{named or 'the program'} died{after}: {death(execution, serial)}")
         for line in more:
             self.say(line)
         for run in execution.runs:
@@ -75,15 +78,23 @@ class Account:
             lost = seconds_text(sum(e.repaired_lost for e in executions))
             self.say(f"{repairs} repair{'s' * (repairs != 1)} in place, {lost} of work lost")
         restarts = len(executions) - 1
+        died = _died(verdict, executions)
+        lost = _lost(sum(e.lost for e in died), died)
         if restarts > 0:
-            lost = _lost(sum(e.lost for e in executions[:-1]), executions[:-1])
             self.say(f"{restarts} restart{'s' * (restarts != 1)}, {lost}")
+        elif any(e.lost for e in died):
+            self.say(lost)
 
 
-def lost_seconds(executions: Sequence[Execution]) -> float:
-    """Seconds of work that were done twice: those lost by every execution but the last, and behind repairs. At most, where
-    nodes may have held newer versions than the run's own store, and it was never learnt."""
-    return sum(e.lost for e in executions[:-1]) + sum(e.repaired_lost for e in executions)
+def lost_seconds(verdict: Verdict, executions: Sequence[Execution]) -> float:
+    """Seconds of work that were done twice, or will be: those lost by every execution that died, and behind repairs. At most,
+    where nodes may have held newer versions than the run's own store, and it was never learnt."""
+    return sum(e.lost for e in _died(verdict, executions)) + sum(e.repaired_lost for e in executions)
+
+
+def _died(verdict: Verdict, executions: Sequence[Execution]) -> Sequence[Execution]:
+    """Those of which work was lost: all but the last, and the last, too, if nothing comes after it that it had been asked for."""
+    return executions if verdict.exit not in _IN_ORDER else executions[:-1]
 
 
 def _lost(seconds: float, executions: Sequence[Execution]) -> str:
@@ -108,7 +119,7 @@ def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> d
         "message": verdict.message,
         "seconds": last.ended - executions[0].began,
         "restarts": len(executions) - 1,
-        "lost_seconds": lost_seconds(executions),
+        "lost_seconds": lost_seconds(verdict, executions),
         "executions": [
             {
                 "number": e.number,
