@@ -137,7 +137,7 @@ def parse_keep(value: Any) -> Keep:
 
 
 def _levels(value: Any) -> tuple[Level, ...]:
-    from .levels import parse_levels  # which needs this module's check_names
+    from .leveltext import parse_levels  # which needs this module's check_names
 
     return parse_levels(value)
 

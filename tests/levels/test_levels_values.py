@@ -10,7 +10,8 @@ import pytest
 import holdfast
 from holdfast import global_, local, memory, partner, rs, versions, xor
 from holdfast.errors import ConfigError
-from holdfast.levels import _MAKERS, _SETTINGS, LARGEST, MOST, Level, describe, parse_levels
+from holdfast.levels import LARGEST, MOST, NAMES, Level
+from holdfast.leveltext import _MAKERS, _SETTINGS, parse_levels
 from holdfast.policy import Every, Keep
 from holdfast.redundancy.field import MOST as FIELD_MOST
 from holdfast.redundancy.sets import deal
@@ -130,7 +131,7 @@ def test_levels_made_by_hand_are_checked_when_they_are_used(level):
     ],
 )
 def test_order(given, names):
-    assert describe(parse_levels(given)) == names
+    assert [level.name for level in parse_levels(given)] == names
 
 
 def test_nothing_of_a_level_is_lost_on_the_way():
@@ -185,6 +186,7 @@ def test_lists_that_can_not_be(given, words):
 
 
 def test_the_table_of_settings_is_the_functions():
+    assert tuple(_MAKERS) == NAMES
     assert {name: set(inspect.signature(make).parameters) for name, make in _MAKERS.items()} == {
         name: set(settings) for name, settings in _SETTINGS.items()
     }

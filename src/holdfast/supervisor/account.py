@@ -93,7 +93,7 @@ def lost_seconds(verdict: Verdict, executions: Sequence[Execution]) -> float:
 
 
 def _died(verdict: Verdict, executions: Sequence[Execution]) -> Sequence[Execution]:
-    """Those of which work was lost: all but the last, and the last, too, if nothing comes after it that it had been asked for."""
+    """Those with which work was lost: all but the last, and the last, too, unless it completed or left when it was asked to."""
     return executions if verdict.exit not in _IN_ORDER else executions[:-1]
 
 
