@@ -267,10 +267,10 @@ class Resume:
 
     def _settle(self, protected: Objects, dropped: Container[str], standing: list[Any] | None) -> PartReader | None:
         while True:
-            worse = self._together_at_one(standing or self._exchange(self.standing))
+            worse = self._together_at_one(standing or self._exchange("telling which version is whole", self.standing))
             standing = None
             if self._arranged and self._arrange(worse):
-                self._together_at_one(self._exchange(self.standing))
+                self._together_at_one(self._exchange("telling what was rebuilt", self.standing))
             reader = self._open()
             findings = _Findings()
             failed: Exception | None = None
@@ -285,7 +285,8 @@ class Resume:
                     failed = error
             elif self._candidates:
                 findings = _Findings(damage=self._skipped.get(self._index - 1, "no version is whole"))
-            exchanged = self._exchange([self._index, findings.damage, findings.mismatches], failed)
+            mine = [self._index, findings.damage, findings.mismatches]
+            exchanged = self._exchange("settling which version to resume from", mine, failed)
             if len({index for index, _, _ in exchanged}) > 1:
                 continue  # opening it, a rank found its own part damaged and moved on: all follow
             everyone = [_Findings(damage, mismatches) for _, damage, mismatches in exchanged]
@@ -312,8 +313,8 @@ class Resume:
             self._advance(None)
         return any(worse for _, _, worse in found)
 
-    def _exchange(self, mine: list[Any], error: Exception | None = None) -> list[Any]:
-        return together(self._group, "settling which version to resume from", data=mine, error=error)
+    def _exchange(self, what: str, mine: list[Any], error: Exception | None = None) -> list[Any]:
+        return together(self._group, what, data=mine, error=error)
 
     def _restore(self, reader: PartReader, protected: Objects, dropped: Container[str]) -> _Findings:
         findings = _Findings()
