@@ -43,6 +43,8 @@ def fail(rank, step):
             raise ValueError(what)
 def main(run):
     comm = run.comm
+    if run.repairs:
+        print("health", run.repairs, json.dumps([(e.kind, e.rank, e.at) for e in run.health]), flush=True)
     part = comm.Split(comm.rank % 2)
     u = run.protect("u", np.ones(16) + comm.rank)
     for step in run.steps(steps, every=holdfast.steps(20)):
@@ -102,6 +104,10 @@ def test_ranks_are_replaced_one_after_the_other(start: Callable[..., Job], tmp_p
     assert job.out.count("after launch") == RANKS  # and of no spare
     assert "restart" not in job.err, job.err
     assert len(attempts(tmp_path)) == 4, job.err
+    for times, gone in (1, [1]), (2, [1, 0]), (3, [1, 0, 1]):  # who has taken a lost rank's place knows what the others do
+        told = re.findall(rf"^health {times} (.*)$", job.out, re.MULTILINE)
+        assert len(told) == RANKS and len(set(told)) == 1, told
+        assert [(kind, rank) for kind, rank, _ in json.loads(told[0])] == [("died", rank) for rank in gone]
     assert [a.base.version is not None for a in attempts(tmp_path)] == [False, True, True, True]
     assert not any(p.alive for a in attempts(tmp_path) for p in a.processes)
 

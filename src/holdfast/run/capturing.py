@@ -214,8 +214,8 @@ class Capturing:
             self._arena = None
 
     def renew(self) -> None:
-        """A capture was interrupted, and nobody knows what of the arena it had taken, nor what it had told the helper, which may
-        have begun a file that nobody knows of: the next one has others. Only while nothing is in flight."""
+        """A capture was interrupted, and nobody knows what of the arena it had taken, nor what the helper had been told, which
+        may have begun a file that nobody knows of: the next one has others. Only while nothing is in flight."""
         with self._helper_lock:
             if self._helper is not None:
                 self._helper.give_up("was told half of a capture that was interrupted, and was ended")

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..catalog import Snapshot, find_holder, known_places
@@ -28,6 +28,7 @@ from .run import Run
 from .watching import Watching
 
 if TYPE_CHECKING:
+    from ..health import Event
     from .levels import Levels
 
 log = logging.getLogger("holdfast")
@@ -69,9 +70,10 @@ def open_run(
     mode: str = "a",
     options: Mapping[str, Any] | None = None,
     repairs: int | None = None,
+    health: Sequence[Event] = (),
 ) -> Run:
     """What `open` does. `repairs`: how often the ranks' group has been repaired, after which it takes the place of its own
-    attempt; None where the program itself opens the run."""
+    attempt; None where the program itself opens the run. `health`: what this process has found out until then."""
     if not isinstance(url, (str, os.PathLike)):
         raise UsageError(f"holdfast.open({url!r}): a path or a file:// URL is needed.")
     chosen = load(dict(options or {}), config)
@@ -91,7 +93,7 @@ def open_run(
     group = make_group(comm, chosen.timeout)
     if mode == "r":
         return Run(_open_readonly(url, group, chosen))
-    return Run(_open(url, group, chosen, _plain(params), bool(repairs)))
+    return Run(_open(url, group, chosen, _plain(params), bool(repairs), health))
 
 
 def _open_readonly(url: str | os.PathLike[str], group: Group, options: Options) -> Execution:
@@ -104,9 +106,15 @@ def _open_readonly(url: str | os.PathLike[str], group: Group, options: Options) 
 
 
 def _open(
-    url: str | os.PathLike[str], group: Group, options: Options, params: dict[str, Any] | None, repaired: bool
+    url: str | os.PathLike[str],
+    group: Group,
+    options: Options,
+    params: dict[str, Any] | None,
+    repaired: bool,
+    health: Sequence[Event],
 ) -> Execution:
     watching = Watching()
+    watching.recall(health)
     group = watching.mark(group)
     # Rank 0 makes the place and looks; the others open it when it is there.
     told = from_root(group, "opening the run", lambda: _prepare(url, options, repaired))

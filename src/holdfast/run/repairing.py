@@ -121,13 +121,12 @@ def _reopen(url: str | os.PathLike[str], crew: Crew, past: _Past, began: float, 
                 f"Ranks were lost {past.times} times in a row at step {step}, from the same version: it is taken for the "
                 "program's own failure and not repaired again. What was committed is intact."
             )
-    run = open_run(url, crew.comm, params, config, mode, known, crew.repairs)
+    run = open_run(url, crew.comm, params, config, mode, known, crew.repairs, past.health)
     run._x.repairs, run._x.called_off = crew.repairs, lambda: crew.revoked
     # MPI does not tell of a process that has left by itself with a status; one of its node sees that it is gone. The last look,
     # which may come behind the repair, is not to call for another one.
     repairs = crew.repairs
     run.on_health(lambda event: crew.revoke(repairs=repairs) if event.kind == "died" else None)
-    run._x.watching.recall(past.health)
     watch_calls(crew.comm, run._x.watching.calls)
     if crew.repairs and crew.rank == 0:
         lost = ", ".join(map(str, crew.lost)) or "none"

@@ -164,6 +164,8 @@ class Run:
     def health(self) -> tuple[Event, ...]:
         """What has been found out about the ranks of this node and the job, oldest first, also before a repair (local).
 
+        Behind a repair all ranks begin with the same events, those of any of them (the last 32 of each).
+
         Each has `kind` (died, stopped, stalled, silent, launcher gone), `rank` (None: nobody's in particular), `host`,
         `detail`, `at` (Unix time, seconds) and `stacks`; `str(event)` is a line for people. Empty where one rank runs without
         `stall_timeout`.

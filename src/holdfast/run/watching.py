@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("holdfast")
 
 Hook = Callable[["Event"], object]
+_HANDED = 32  # events that are handed to who takes a lost rank's place
 _ONCE = ("launcher gone", "died", "stalled")  # spares have no names, and a node may be silent again
 
 
@@ -91,9 +92,9 @@ class Watching:
                 far.start()
                 self._far = far
 
-    def recall(self, events: tuple[Event, ...]) -> None:
-        """What an execution before this one found out, in the same process."""
-        self.events = events + self.events
+    def recall(self, events: Sequence[Event]) -> None:
+        """What was found out before this execution, by this process or by others."""
+        self.events = tuple(events)
         self._told.update(_key(event) for event in events if event.kind == "launcher gone")  # found anew by each
 
     def on_event(self, hook: Hook) -> None:
@@ -179,10 +180,11 @@ class Watching:
         group = self._group
         if group is None or group.size == 1:
             return None
-        mine = [board.node if board is not None else "", os.uname().nodename]
+        mine = [board.node if board is not None else "", os.uname().nodename, _briefly(self.events)]
         try:
             told: Any = together(group, "finding out which ranks share a node", mine)
-            names = list(dict.fromkeys(name for name, _ in told if name))
+            self._hear(told)
+            names = list(dict.fromkeys(name for name, _, _ in told if name))
             if len(names) < 2:
                 return None
             from ..group.repair.post import MpiPost, threads_allowed
@@ -198,7 +200,7 @@ class Watching:
             log.warning("nodes do not look for signs of each other: %s. The ranks of each look after each other.", why)
         if post is None or board is None:
             return None
-        ranks = [[rank for rank, (name, _) in enumerate(told) if name == node] for node in names]
+        ranks = [[rank for rank, (name, _, _) in enumerate(told) if name == node] for node in names]
 
         def say(found: dict[int, float], what: str) -> None:
             lost = [(ranks[node], seconds) for node, seconds in found.items()]
@@ -223,6 +225,22 @@ class Watching:
         watcher = far.Far(board, post, names.index(mine[0]), ranks, far.limits(stall, tell, call_off))
         return watcher
 
+    def _hear(self, told: Sequence[Any]) -> None:
+        """What any rank has found out before a repair: who has taken a lost one's place knows nothing of it yet. Several find
+        the same, each at a time of its own; the same may have happened twice."""
+        from ..health import Event
+
+        most: dict[tuple[str, int | None, str], list[Event]] = {}
+        for _, _, before in told:
+            found: dict[tuple[str, int | None, str], list[Event]] = {}
+            for event in map(Event.parse, before):
+                found.setdefault(_key(event), []).append(event)
+            for key, events in found.items():
+                most[key] = max(most.get(key, []), events, key=len)
+        mine = {(*_key(event), event.at): event for event in self.events}  # with stacks
+        heard = sorted((event for events in most.values() for event in events), key=lambda event: event.at)
+        self.recall([mine.get((*_key(event), event.at), event) for event in heard])
+
     def _spare_died(self, pid: int, start: int) -> None:
         if self._crew is not None:
             self._crew.count_out(pid, start)
@@ -246,6 +264,11 @@ def _crew_of(group: Group) -> Crew | None:
     from ..group.repair.crew import crew_of
 
     return crew_of(group.comm)
+
+
+def _briefly(events: tuple[Event, ...]) -> list[dict[str, Any]]:
+    """For other ranks: the last ones, without stacks."""
+    return [event._replace(detail=event.detail.partition("\n")[0]).plain() for event in events[-_HANDED:]]
 
 
 def _key(event: Event) -> tuple[str, int | None, str]:
