@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from holdfast.catalog import Attempt, Base, Catalog, End, Version, current
@@ -141,6 +142,18 @@ def test_the_account_of_what_was_lost_with_the_last_start(capsys):
         assert report(verdict, executions, serial=False)["lost_seconds"] == seconds
     Account().died(replace(last, repairs=1), serial=False)  # an attempt of several
     assert "attempt 2 of /r died, 4.0 s after the start: " in capsys.readouterr().err
+
+
+def test_when_an_attempt_began_to_work(monkeypatch):
+    monkeypatch.setattr(facts, "catalog_of", lambda url: catalog([attempt(1), attempt(2)]))
+    settled = [Opened("/r", 1, at=1.0), Opened("/r", 1, True, at=1.5), Opened("/r", 2, at=4.0)]
+    before = time.time()
+    (run,) = facts.gather(["/r"], settled)
+    assert run.since >= before and run.had is None  # it had not come to work
+    (run,) = facts.gather(["/r"], [*settled, Opened("/r", 2, True, 3, 30, 3.5, at=4.25)])
+    assert (run.since, run.had) == (4.25, 3.5)
+    (run,) = facts.gather(["/r"], [])
+    assert run.attempt is None and run.since >= before
 
 
 def test_the_programs_report(tmp_path):

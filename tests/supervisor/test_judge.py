@@ -225,6 +225,11 @@ def test_work_lost_is_counted_from_the_newest_state():
     assert execution(run(safe=None, version=None)).lost == 10.0
     assert execution(run(safe=50.0)).lost == 10.0  # stored by an earlier one
     assert execution(run(safe=105.0, complete=True)).lost == 0.0
+    assert execution(run(safe=50.0, since=108.0)).lost == 2.0  # before that it came to its state
+    assert execution(run(safe=109.0, since=108.0), fault=109.5).lost == 0.5  # behind it nothing was computed
+    assert execution(run(safe=50.0, since=104.0, end=End("failed", 107.0, error="x")), fault=109.5).lost == 3.0
+    assert execution(run(safe=40.0, had=50.0, since=108.0)).lost == 12.0  # taken back
+    assert execution(run(safe=109.0, had=50.0, since=108.0)).lost == 1.0
 
 
 # -- time limits ------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def report_settled(where: str, attempt: int, commit: Commit | None, read: Sequen
     hold versions nobody else knows."""
     version, step, stored = (commit.version, commit.step, commit.created) if commit is not None else (None, None, None)
     told = {"version": version, "step": step, "stored": stored, "read": [list(each) for each in read]}
-    _report({"url": where, "attempt": attempt, "settled": True, **told})
+    _report({"url": where, "attempt": attempt, "settled": True, "at": time.time(), **told})
 
 
 def report_ended(rank: int, why: str) -> None:

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import FrameType
@@ -131,17 +132,19 @@ class Watch:
     """Pid file descriptors of processes: tells at once which of them dies first, of those that can be watched.
 
     `first_dead`: its rank and pid; None while none has died, or if several died before it could be seen who was first.
+    `fault`: when that was seen, of any (seconds since 1970).
     """
 
     def __init__(self) -> None:
         self._handles: dict[int, tuple[int, Process]] = {}
         self._known = False
         self.first_dead: tuple[int, int] | None = None
+        self.fault: float | None = None
 
     def add(self, processes: Sequence[Process]) -> None:
         """Watches `processes`, in order of ranks, in place of those watched before."""
         self.close()
-        self._known, self.first_dead = False, None
+        self._known, self.first_dead, self.fault = False, None, None
         dead = []
         for rank, process in enumerate(processes):
             if not process.here or not hasattr(os, "pidfd_open"):
@@ -174,7 +177,7 @@ class Watch:
 
     def _note(self, dead: Sequence[tuple[int, Process]]) -> None:
         if dead and not self._known:
-            self._known = True
+            self._known, self.fault = True, time.time()
             self.first_dead = (dead[0][0], dead[0][1].pid) if len(dead) == 1 else None
 
     def close(self) -> None:

@@ -128,6 +128,7 @@ class Running:
             self.number, began, ended, code, runs, cleared, first_dead, stillborn=stillborn, overdue=self.overdue,
             spares=owner.spares, repairs=self._repairs(), orphans=orphans, resumed=tuple(self.resumed),
             judged=facts.read_ended(self.report), repaired_lost=facts.repaired_lost(self.opened) if owner.spares else 0.0,
+            fault=self.watch.fault,
         )
 
     def _repairs(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -16,9 +17,9 @@ from ..store import open_store
 
 @dataclass(frozen=True)
 class Opened:
-    """The program's word that it began attempt `attempt` of the run at `url`, `at` that time; once it has `settled` from
+    """The program's word that it began attempt `attempt` of the run at `url`; once it has `settled` from
     which version it goes on: its number and step, and when it was `stored` (seconds since 1970); None: from the beginning.
-    `read`: bytes that all ranks have read, by level, where the program tells them."""
+    `read`: bytes that all ranks have read, by level, where the program tells them; `at`: when it began, or had settled."""
 
     url: str
     attempt: int
@@ -41,7 +42,8 @@ class RunFacts:
     that would be resumed from was stored (seconds since 1970), None if there is none. All of this is told from the run's
     own store. `places`: nodes may hold newer versions; `based`: number of the version that attempt `attempt` went on
     from, wherever it was, None if from the beginning or not known; `known`: `safe` is of what was gone on from afterwards,
-    wherever that was.
+    wherever that was. `since`: when that attempt had its state and began to work, None if not known; `had`: when the state that
+    it had then was stored, None if it began anew.
     """
 
     url: str
@@ -56,6 +58,8 @@ class RunFacts:
     places: bool = False
     based: int | None = None
     known: bool = False
+    since: float | None = None
+    had: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,9 @@ class Execution:
     time was over, to the limit or behind a request (`overdue`), what was taken back before it (`falls`), how many spares its
     ranks had (`spares`) and how often ranks were replaced by them (`repairs`), the versions that its attempts went on from
     (`resumed`, with words for where the data came from), whether it opened no run while something lived here that an
-    earlier supervisor had left (`orphans`), which ranks were ended by others of its processes, and why (`judged`), and the
-    seconds of work that were done again behind its repairs (`repaired_lost`)."""
+    earlier supervisor had left (`orphans`), which ranks were ended by others of its processes, and why (`judged`), the
+    seconds of work that were done again behind its repairs (`repaired_lost`), and when its first rank was seen to die
+    (`fault`)."""
 
     number: int
     began: float
@@ -97,6 +102,7 @@ class Execution:
     repaired_lost: float = 0.0
     orphans: bool = False
     resumed: tuple[tuple[Opened, str], ...] = ()
+    fault: float | None = None
 
     @property
     def gained(self) -> bool:
@@ -104,9 +110,15 @@ class Execution:
 
     @property
     def lost(self) -> float:
-        """Seconds of work that are done again: since the newest state kept, or all of this execution's."""
-        began = [max(self.began, run.safe or 0.0) for run in self.runs if not run.complete]
-        return max(0.0, self.ended - min(began, default=self.ended))
+        """Seconds of work that are done again, of its newest attempt (those before it: `repaired_lost`): what that had done
+        since the newest state kept, and what lay between that state and its own, if it had begun with a newer one."""
+        return max((self._lost_of(run) for run in self.runs if not run.complete), default=0.0)
+
+    def _lost_of(self, run: RunFacts) -> float:
+        safe = run.safe or 0.0
+        until = run.end.time if run.end is not None else self.fault or self.ended
+        taken_back = max(0.0, run.had - safe) if run.had and run.safe else 0.0
+        return max(0.0, until - max(run.since or self.began, safe)) + taken_back
 
 
 def read_report(path: str) -> list[Opened]:
@@ -138,7 +150,7 @@ def repaired_lost(opened: Iterable[Opened]) -> float:
     begun = {(one.url, one.attempt): one.at for one in opened if not one.settled and one.at is not None}
     lost = 0.0
     for one in opened:
-        at = begun.get((one.url, one.attempt)) if one.settled else None
+        at = begun.get((one.url, one.attempt)) if one.settled else None  # the pause itself is no work
         if at is None:
             continue
         before = parts.setdefault(one.url, [])
@@ -192,7 +204,16 @@ def processes_of(opened: Iterable[Opened]) -> list[Process]:
 def gather(urls: Iterable[str], opened: Iterable[Opened], name: str | None = None) -> tuple[RunFacts, ...]:
     """The facts of each run of `urls`, of which this execution, whose name is `name`, began the attempts `opened`."""
     opened = list(opened)
-    return tuple(facts_of(url, catalog_of(url), {o.attempt for o in opened if o.url == url}, name) for url in urls)
+    found = (facts_of(url, catalog_of(url), {o.attempt for o in opened if o.url == url}, name) for url in urls)
+    return tuple(_with_work(run, opened) for run in found)
+
+
+def _with_work(run: RunFacts, opened: Iterable[Opened]) -> RunFacts:
+    """With when its attempt began to work, as that has reported: not yet, if it has begun and has not settled."""
+    mine = {one.settled: one for one in opened if (one.url, one.attempt) == (run.url, run.attempt)}
+    if run.attempt is None or (mine and True not in mine):
+        return replace(run, since=time.time())
+    return replace(run, since=mine[True].at, had=mine[True].stored) if mine else run
 
 
 def facts_of(url: str, catalog: Catalog, own: set[int], name: str | None = None) -> RunFacts:
