@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import holdfast
+from holdfast.catalog import Attempt, current
 from holdfast.cli import ranks, standing
+from holdfast.cli.outcomes import Outcome
 from holdfast.cli.status import show
 from holdfast.health.layout import Slot
 from holdfast.health.phases import CHECKPOINT, COMPUTING, LEFT
@@ -157,3 +160,13 @@ def test_what_people_read(run, left, capsys):
         "  health   2 min 0 s ago: attempt 1: rank 1 replaced, attempt 2 went on",
     ):
         assert line in said, said
+
+
+def test_spares_that_are_left_are_those_that_live():
+    """A spare may be lost that no rank needed, which only the board of its node tells."""
+    here, away = current(), replace(current(), boot="another", host="other")
+    board = ranks.Ranks(2, 1, 1, {"computing": 2}, 0.1, (), (), spares=1)
+    taken = [Outcome("repaired", (1,))]
+    assert standing._spares_left(Attempt(2, processes=(here, here)), board, 3, taken) == 1
+    assert standing._spares_left(Attempt(2, processes=(here, away)), board, 3, taken) == 2  # by what records tell
+    assert standing._spares_left(Attempt(2, processes=(here, here)), None, 3, taken) == 2

@@ -78,8 +78,8 @@ def test_lost_spares_are_told_and_not_counted(tmp_path: Path, node: Path) -> Non
     told = f"{done.stdout}\n{done.stderr}"
     assert done.returncode == 0, told
     assert lines(done.stdout, "left") == [["1"]], told
-    # In place: the same attempt's rank 0 still knows of both, the spare that took rank 1's place of none.
-    assert sorted(lines(done.stdout, "end")) == [["0", "1", "2", "0", "2"], ["1", "1", "2", "0", "0"]], told
+    # In place: rank 0 still knows of both, and the spare that took rank 1's place has heard of them.
+    assert sorted(lines(done.stdout, "end")) == [["0", "1", "2", "0", "2"], ["1", "1", "2", "0", "2"]], told
     assert len(re.findall(r"A spare on .* is gone: process \d+ is ", done.stderr)) == 1, told
     assert len(re.findall(r"A spare on .* is stopped .* It is killed", done.stderr)) == 1, told  # of its end nothing more
     assert "Rank 1 on" in done.stderr and boards(node) == [], told

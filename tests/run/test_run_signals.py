@@ -66,6 +66,21 @@ def test_the_second_leaves_at_once(tmp_path, names):
     assert end_of(tmp_path) is None
 
 
+def test_a_signal_that_is_handed_on_besides_is_the_same_one(tmp_path):
+    """As where all processes of a job are told, and those above them tell those below."""
+    done = execute([*program(tmp_path, PROGRAM), "SIGTERM,SIGTERM,SIGUSR1"], tmp_path, HOLDFAST_SUPERVISED="5")
+    assert (done.returncode, done.stdout) == (85, "still in step 4\n"), done.stderr
+    assert end_of(tmp_path).signal == "SIGTERM"
+
+
+def test_the_second_one_later_leaves_at_once_there_too(tmp_path):
+    sent = "os.kill(os.getpid(), getattr(signal, name))"
+    slow = PROGRAM.replace(sent, f"{sent}; time.sleep(1.2)")
+    command = program(tmp_path, slow.replace("if \"handler\"", "import time\n    if \"handler\""))
+    done = execute([*command, "SIGTERM,SIGTERM"], tmp_path, HOLDFAST_SUPERVISED="5")
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, ""), done.stderr
+
+
 def test_the_second_interrupt_of_the_keyboard_is_one(tmp_path):
     done = execute([*program(tmp_path, PROGRAM), "SIGINT,SIGINT"], tmp_path)
     assert "KeyboardInterrupt" in done.stderr

@@ -103,12 +103,16 @@ def test_events_are_told_to_hooks_once(watched: Run, caplog: pytest.LogCaptureFi
     def broken(event: Event) -> None:
         raise ValueError("the program's own")
 
+    def leaving(event: Event) -> None:
+        sys.exit(3)  # of this thread, which looks after the ranks
+
     watched.on_health(broken)
+    watched.on_health(leaving)
     watched.on_health(seen.append)
     watched._x.watching._tell(event)
     watched._x.watching._tell(event._replace(detail="again"))
     assert watched.health == (event,) and seen == [event]
-    assert [r.exc_info[0] for r in caplog.records if r.exc_info] == [ValueError]
+    assert [r.exc_info[0] for r in caplog.records if r.exc_info] == [ValueError, SystemExit]
 
 
 def test_a_hook_must_be_callable(watched: Run) -> None:

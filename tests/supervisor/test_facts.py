@@ -146,6 +146,7 @@ def test_the_account_of_what_was_lost_with_the_last_start(capsys):
 
 def test_when_an_attempt_began_to_work(monkeypatch):
     monkeypatch.setattr(facts, "catalog_of", lambda url: catalog([attempt(1), attempt(2)]))
+    monkeypatch.setattr(facts, "_is_gone", lambda run: False)
     settled = [Opened("/r", 1, at=1.0), Opened("/r", 1, True, at=1.5), Opened("/r", 2, at=4.0)]
     before = time.time()
     (run,) = facts.gather(["/r"], settled)

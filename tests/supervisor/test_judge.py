@@ -6,7 +6,7 @@ import pytest
 
 from holdfast.catalog import End
 from holdfast.supervisor.facts import Execution, Fall, RunFacts
-from holdfast.supervisor.judge import BACKOFF, LOSSES, death, in_crash_loop, judge, pause
+from holdfast.supervisor.judge import BACKOFF, LOSSES, death, fell_for, in_crash_loop, judge, pause
 
 INTERRUPTED = End("interrupted", 1.0, 3, 300, "SIGTERM")
 LAST_FAILED = End("failed", 1.0, 2, 200, "SIGTERM", "CheckpointError: disk full")
@@ -26,14 +26,45 @@ def outcome(*executions: Execution, **kw):
     return verdict and (verdict.outcome, verdict.exit)
 
 
+@pytest.mark.parametrize("why", [{"repairs": 1}, {"spares_lost": 1}, {"put_down": True}, {"cleared": True}], ids=str)
 @pytest.mark.parametrize("code", [0, 1, -9, 137])
-def test_complete_whatever_mpirun_says(code):
-    assert outcome(execution(run(complete=True), code=code), serial=False) == ("complete", 0)
+def test_complete_whatever_mpirun_says_of_a_job_that_has_lost_ranks(code, why):
+    assert outcome(execution(run(complete=True), code=code, **why), serial=False) == ("complete", 0)
+
+
+@pytest.mark.parametrize("code", [1, -9, 137])
+def test_what_dies_behind_its_complete_runs_is_started_once_more(code):
+    """It may have had more runs to do; then what is complete is gone through at once."""
+    behind = execution(run(complete=True), code=code)
+    assert outcome(behind, serial=False) is None
+    assert outcome(behind, execution(run(complete=True), code=0), serial=False) == ("complete", 0)
+    assert outcome(behind, behind, serial=False) == ("program failed", abs(code) + 128 * (code < 0))
+    assert outcome(behind, serial=False, max_restarts=0) == ("program failed", abs(code) + 128 * (code < 0))
+    assert outcome(behind, serial=False, asked="SIGTERM") == ("complete", 0)
+    assert outcome(behind, execution(run(complete=True), run(url="/s"), code=137), serial=False) is None
 
 
 def test_a_serial_program_that_fails_after_its_run_was_complete_keeps_its_code():
     assert outcome(execution(run(complete=True), code=3)) == ("program failed", 3)
-    assert outcome(execution(run(complete=True), code=-11)) == ("complete", 0)
+    killed = execution(run(complete=True), code=-11)
+    assert outcome(killed) is None
+    assert outcome(killed, killed) == ("program failed", 139)
+
+
+def test_a_run_of_which_there_is_no_trace_is_not_begun_anew():
+    verdict = judge([execution(run(version=None, gained=0, gone=True), code=137)], serial=False)
+    assert (verdict.outcome, verdict.exit) == ("run gone", 1)
+    assert "attempt 1, which this program has begun there, is not in /r" in verdict.message
+
+
+def test_the_same_error_is_no_reason_to_fall_back_twice():
+    raised = End("failed", 1.0, error="ValueError: singular")
+    crashed = execution(run(end=raised, gained=0))
+    fallen = execution(run(end=raised), falls=(FALL,))
+    assert fell_for([crashed, fallen]) and fell_for([crashed, fallen, crashed])
+    assert not fell_for([crashed, crashed])
+    assert not fell_for([crashed, execution(run(end=End("failed", 1.0, error="ValueError: other")), falls=(FALL,))])
+    assert not fell_for([execution(run(gained=0)), execution(run(), falls=(FALL,))])  # killed: nobody knows by what
 
 
 def test_exit_code_zero_is_not_believed():
@@ -255,7 +286,9 @@ def test_what_had_to_be_ended_at_the_time_limit_neither(code):
     assert outcome(ended, asked="time limit", serial=False) == ("last checkpoint too late", 87)
     done = execution(run(complete=True), code=code, overdue=True)
     assert outcome(done, asked="time limit", serial=False) == ("complete", 0)
-    assert outcome(execution(code=code, overdue=True), asked="time limit") == ("interrupted", 86)
+    assert outcome(execution(code=code, overdue=True), asked="time limit") == ("last checkpoint too late", 87)
+    assert outcome(execution(code=code, overdue=True), asked="SIGTERM") == ("last checkpoint too late", 87)
+    assert outcome(execution(code=code), asked="SIGTERM") == ("interrupted", 86)
 
 
 # -- crash loops ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -62,6 +63,51 @@ def test_a_signal_and_then_an_orphan(supervise, parallel, tmp_path, undisturbed)
     outcomes = [a.end.outcome for a in catalog(run).attempts]
     # An MPI that does not come up on a busy machine is started again, and that is another attempt.
     assert outcomes[0] == "interrupted" and outcomes[-2:] == ["interrupted", "complete"]
+
+
+TWO = """
+import os, pathlib, signal, sys
+import numpy as np, holdfast
+from mpi4py import MPI
+comm = MPI.COMM_WORLD
+def main(run):
+    u = run.protect("u", np.zeros(4))
+    for step in run.steps(6, every=holdfast.steps(2)):
+        u += comm.allreduce(1)
+    return float(u[0])
+first = holdfast.launch(main, "a", comm=comm)
+died = pathlib.Path("died")
+if comm.rank == 1 and not died.exists():
+    died.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+second = holdfast.launch(main, "b", comm=comm)
+if comm.rank == 0:
+    print("result", first, second, flush=True)
+"""
+
+
+def test_a_rank_that_is_killed_behind_a_complete_run_takes_nothing_that_comes_after_it(supervise, tmp_path):
+    (tmp_path / "two.py").write_text(TWO)
+    job = supervise("-n", 2, "--", sys.executable, "two.py")
+    assert job.end() == 0, job.err
+    assert job.result == "result 12.0 12.0"
+    assert "mpirun reports SIGKILL" in job.err and "1 restart" in job.err, job.err
+
+
+@pytest.mark.parametrize("spares", [0, 1])
+def test_a_run_whose_directory_is_gone_is_not_begun_anew(supervise, parallel, tmp_path, spares):
+    """As where what was mounted there is not any more: then it is elsewhere, and whole."""
+    run = tmp_path / "run"
+    words = ["-n", 2, "--spares", spares] if spares else ["-n", 2]
+    job = supervise(*words, "--", *parallel, "run", 100_000, 0.01)
+    before = until(lambda: at_version(run, 2), 90.0, job)
+    run.rename(tmp_path / "away")
+    run.mkdir()
+    os.kill(before.processes[1].pid, signal.SIGKILL)
+    assert job.end() == 1, job.err
+    assert "attempt 1, which this program has begun there, is not in run" in job.err, job.err
+    assert job.err.count("starts ") == 1, job.err
+    assert catalog(tmp_path / "away").lineage
 
 
 def test_out_of_time_all_ranks_leave_at_one_step(supervise, parallel, tmp_path, monkeypatch):

@@ -112,6 +112,28 @@ def test_ranks_are_replaced_one_after_the_other(start: Callable[..., Job], tmp_p
     assert not any(p.alive for a in attempts(tmp_path) for p in a.processes)
 
 
+def test_what_main_was_given_and_has_changed_is_no_beginning(
+    start: Callable[..., Job], tmp_path: Path, undisturbed: str
+) -> None:
+    """Before there is a version `main` begins anew, which only fresh processes do right where the state is not made by it."""
+    inside = "u = run.protect(\"u\", np.ones(16) + comm.rank)"
+    assert inside in PROGRAM
+    given = PROGRAM.replace(inside, "given[:] += 0 if made else comm.rank; made.append(1); u = run.protect(\"u\", given)")
+    (tmp_path / "program.py").write_text(given.replace("def main(run):", "given, made = np.ones(16), []\ndef main(run):"))
+    job = start({"1:10": ["die"], "2:150": ["die"]})
+    assert job.end() == 0, job.err
+    assert job.result.split()[1] == undisturbed
+    assert "'u' is not what it was when main was called first" in job.err, job.err
+    assert "1 restart" in job.err and repairs(job) == 1, job.err  # with a version it is repaired in place
+
+
+def test_what_main_makes_itself_is_a_beginning(start: Callable[..., Job], undisturbed: str) -> None:
+    job = start({"1:10": ["die"]})
+    assert job.end() == 0, job.err
+    assert job.result.split()[1] == undisturbed
+    assert "restart" not in job.err and repairs(job) == 1, job.err
+
+
 def test_more_are_lost_than_there_are_spares(start: Callable[..., Job], tmp_path: Path, undisturbed: str) -> None:
     job = start({"1:70": ["die"], "2:70": ["die"], "0:150": ["die"]}, spares=2)
     assert job.end() == 0, job.err

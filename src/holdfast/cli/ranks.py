@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Ranks(NamedTuple):
     """Of this node. `ranks`: how many; `first`, `last`: the least and the greatest step that one is in, None if none has come
     to a loop; `phases`: how many are in which (health/phases.py); `idle`: seconds since the one moved that did not for longest;
-    `dead`: ranks whose processes are gone without having left; `stopped`: those in the kernel's state T."""
+    `dead`: ranks whose processes are gone without having left; `stopped`: those in the kernel's state T; `spares`: processes
+    that stand by, and live."""
 
     ranks: int
     first: int | None
@@ -25,12 +26,14 @@ class Ranks(NamedTuple):
     idle: float
     dead: tuple[int, ...]
     stopped: tuple[int, ...]
+    spares: int = 0
 
 
 def ranks_here(run: str, attempt: int) -> Ranks | None:
     """None where nobody is watched: one rank without `stall_timeout`, or none on this node (local; changes nothing)."""
     from ..health import memory_root
     from ..health.layout import COUNT_AT, HEADER, SLOT, SLOTS, Identity, read_slots
+    from ..health.processes import is_dead, look
 
     ours = Identity.here(run, attempt)
     path = f"{os.path.abspath(memory_root())}/holdfast-{ours.uid}/boards/{ours.name}"
@@ -43,7 +46,9 @@ def ranks_here(run: str, attempt: int) -> Ranks | None:
             data = os.pread(fd, count * SLOT, HEADER)
         finally:
             os.close(fd)
-        return summary([s for s in read_slots(data[: len(data) // SLOT * SLOT]) if s.pid and s.rank >= 0])
+        slots = [s for s in read_slots(data[: len(data) // SLOT * SLOT]) if s.pid]
+        found = summary([s for s in slots if s.rank >= 0])
+        return found and found._replace(spares=sum(not is_dead(look(s.pid), s.start) for s in slots if s.rank < 0))
     return None
 
 

@@ -61,7 +61,11 @@ def _mpi_args(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
 )
 @click.option("--max-restarts", type=click.IntRange(min=0), help="Restarts allowed. [default: while there is progress]")
 @click.option("--mpi-args", multiple=True, callback=_mpi_args, metavar="ARGS", help="More arguments for mpirun.")
-@click.option("--prefix", is_flag=True, help="Mark each line of output with its rank.")
+@click.option(
+    "--prefix",
+    is_flag=True,
+    help="Mark each line of output with its process, as mpirun numbers them: its rank; a spare's number if that took it.",
+)
 @click.option(
     "--grace",
     type=SecondsType(zero=True),
@@ -84,7 +88,9 @@ def _mpi_args(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
     metavar="K",
     help="Start K processes more, which take the places of ranks that die (Open MPI 5, programs that use holdfast.launch).",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No account of what happens on stderr.")
+@click.option(
+    "-q", "--quiet", is_flag=True, help="No account of what happens on stderr. What ranks log is the program's."
+)
 @click.option("--report", type=click.Path(dir_okay=False), help="Write a JSON report to this file at the end.")
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGS]...")
 @click.pass_context

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import human
 from .here import Seen, in_use, look_here
 from .outcomes import Outcome, elsewhere, outcomes
-from .ranks import ranks_here, spares_of
+from .ranks import Ranks, ranks_here, spares_of
 
 if TYPE_CHECKING:
     from ..catalog import Attempt, Catalog, Version
@@ -44,7 +44,7 @@ def standing(url: str) -> dict[str, Any]:
         "ranks": None if ranks is None else ranks._asdict(),
         "repairs": len(replaced),
         "restarts": max(0, len({a.execution or str(a.number) for a in programs}) - 1),
-        "spares": None if spares is None else {"started": spares, "left": spares - sum(len(o.replaced) for o in replaced)},
+        "spares": None if spares is None else {"started": spares, "left": _spares_left(mine, ranks, spares, replaced)},
         "newest": _version(catalog.lineage[0], levels) if catalog.lineage else None,
         "levels": {kind: _newest(catalog, levels, kind) for kind in _kinds(catalog, levels)},
         "restore": restore,
@@ -54,6 +54,13 @@ def standing(url: str) -> dict[str, Any]:
     }
     found["needs"] = _needs(url, catalog, mine, found)
     return found
+
+
+def _spares_left(mine: Attempt | None, ranks: Ranks | None, started: int, replaced: list[Outcome]) -> int:
+    """Those that live, where all of the job is on this node; else of those that were started the ones that took no rank."""
+    if ranks is not None and mine is not None and all(p.here for p in mine.processes):
+        return ranks.spares
+    return started - sum(len(o.replaced) for o in replaced)
 
 
 def _look(url: str) -> tuple[Catalog, Seen | None, dict[str, Any]]:

@@ -281,5 +281,5 @@ class Beat:
         for call in [self._report, self._on_event] if report else [self._on_event]:
             try:
                 call(event)
-            except Exception:
+            except BaseException:  # whatever the program raises there: the thread goes on looking after the ranks
                 log.warning("health: what the program does on %r failed", event.kind, exc_info=True)

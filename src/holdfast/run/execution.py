@@ -39,6 +39,7 @@ from .timelimit import Limit
 from .watching import Watching
 
 if TYPE_CHECKING:
+    from .beginnings import Beginnings
     from .levels import Levels
 
 log = logging.getLogger("holdfast")
@@ -68,7 +69,8 @@ class Execution:
         self.files = OutFiles(store, group.rank, self._check_fence)
         self.loops = Loops()
         # Under a supervisor, that tells what goes on.
-        self.interrupts = Interrupts(loud=group.rank == 0 and "HOLDFAST_SUPERVISED" not in os.environ)
+        supervised = "HOLDFAST_SUPERVISED" in os.environ
+        self.interrupts = Interrupts(loud=group.rank == 0 and not supervised, handed=supervised or group.size > 1)
         self.writer = Writer(store, group, background, attempt, next_number, options)
         self.costs = Costs()
         self.limit: Limit | None = None  # looked for when the first loop is entered
@@ -87,6 +89,8 @@ class Execution:
         self.watching = Watching()
         self.closers: list[Callable[[], None]] = []
         self.repairs = 0  # of the group, before this execution
+        self.beginnings: Beginnings | None = None  # where `main` may be called again in this process
+        self.changed: list[str] = []  # objects that an execution before this one has changed, and nothing restores
         self.called_off: Callable[[], bool] | None = None  # whether ranks are lost, and this one is to leave for the repair
         self._owner = os.getpid()
         self.left = False  # whether the program has said how it ends

@@ -85,6 +85,7 @@ class Loops:
         self._behind.pop(name, None)
         self._totals[name] = n
         at, within, decide, progress = self._at, self._within, pacer.decide, run.watching.progress
+        over = False
         outermost = len(self._stack) == 1  # its steps tell how far ranks are, an inner one's begin anew
         try:
             while n is None or step < n:
@@ -114,6 +115,7 @@ class Loops:
                 run.act(decision, step, pacer)
             run.objects.check_stale()
             self._pacers.pop(name, None)
+            over = True
         except GeneratorExit:
             # `break`: the step that it ends is done as far as the program wants it. An exception looks the same from here.
             at[name] = run.step = step + 1
@@ -128,7 +130,8 @@ class Loops:
             if self._stack:
                 run.step = at.get(self._stack[-1], run.step)  # not there if the inner body has completed the run
             else:
-                run.interrupts.leave()
+                # Where ranks may be replaced, one that is lost may be why: who goes on then heeds it, and else `launch` does.
+                run.interrupts.leave(heeded_later=run.called_off is not None and not over)
 
     def _check_known(self, run: Execution, name: str) -> None:
         """MismatchError if the restored state lies within other loops than this one: its steps would be done on a state that

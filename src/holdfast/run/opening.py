@@ -8,13 +8,13 @@ import os
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..catalog import Snapshot, find_holder, known_places
 from ..config import Options, load
 from ..errors import ConfigError, DamageError, MismatchError, RunInUseError, UsageError
 from ..format import decode_record, encode_record
-from ..format.keys import RUN_KEY
+from ..format.keys import RUN_KEY, attempt_key
 from ..format.records import FORMAT, RECORD_LIMIT
 from ..group import SERIAL, Group, from_root, launcher_ranks, make_background, make_group, spare_processes
 from ..policy import Keep
@@ -62,6 +62,16 @@ def open(
     return open_run(url, comm, params, config, mode, {"keep": keep, "on_error": on_error, "takeover": takeover, **options})
 
 
+class Before(NamedTuple):
+    """What a process knows of the executions before, where `launch` opens the run. `repairs`: how often the ranks' group has
+    been repaired, after which it takes the place of its own attempt, the number of which is `attempt` (0: not known here);
+    `health`: what this process has found out until then."""
+
+    repairs: int = 0
+    attempt: int = 0
+    health: Sequence[Event] = ()
+
+
 def open_run(
     url: str | os.PathLike[str],
     comm: Any = None,
@@ -69,15 +79,13 @@ def open_run(
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     mode: str = "a",
     options: Mapping[str, Any] | None = None,
-    repairs: int | None = None,
-    health: Sequence[Event] = (),
+    before: Before | None = None,
 ) -> Run:
-    """What `open` does. `repairs`: how often the ranks' group has been repaired, after which it takes the place of its own
-    attempt; None where the program itself opens the run. `health`: what this process has found out until then."""
+    """What `open` does. `before`: None where the program itself opens the run."""
     if not isinstance(url, (str, os.PathLike)):
         raise UsageError(f"holdfast.open({url!r}): a path or a file:// URL is needed.")
     chosen = load(dict(options or {}), config)
-    if repairs is None and mode == "a" and spare_processes():
+    if before is None and mode == "a" and spare_processes():
         raise UsageError(
             "This program was started with spares (holdfast run --spares), which only holdfast.launch can put in the place of "
             "lost ranks. Nothing was started. Call holdfast.launch(main, url), or leave --spares out."
@@ -93,7 +101,7 @@ def open_run(
     group = make_group(comm, chosen.timeout)
     if mode == "r":
         return Run(_open_readonly(url, group, chosen))
-    return Run(_open(url, group, chosen, _plain(params), bool(repairs), health))
+    return Run(_open(url, group, chosen, _plain(params), before or Before()))
 
 
 def _open_readonly(url: str | os.PathLike[str], group: Group, options: Options) -> Execution:
@@ -110,14 +118,13 @@ def _open(
     group: Group,
     options: Options,
     params: dict[str, Any] | None,
-    repaired: bool,
-    health: Sequence[Event],
+    before: Before,
 ) -> Execution:
     watching = Watching()
-    watching.recall(health)
+    watching.recall(before.health)
     group = watching.mark(group)
     # Rank 0 makes the place and looks; the others open it when it is there.
-    told = from_root(group, "opening the run", lambda: _prepare(url, options, repaired))
+    told = from_root(group, "opening the run", lambda: _prepare(url, options, before))
     assert isinstance(told, dict)
     where, known = told["where"], [(kind, root) for kind, root in told["places"]]
     error: Exception | None = None
@@ -184,17 +191,25 @@ def _watch(execution: Execution, run: str) -> None:
     weakref.finalize(execution, watching.stop).atexit = False
 
 
-def _prepare(url: str | os.PathLike[str], options: Options, repaired: bool) -> dict[str, Any]:
+def _prepare(url: str | os.PathLike[str], options: Options, before: Before) -> dict[str, Any]:
     """On rank 0: the directory, the run's identity, and nobody else in it. Returns its absolute path, the run's id, and the
     places on nodes that its attempts had."""
     store = open_store(url, create=True)
     where = _where(store)
+    if before.attempt and not store.exists(attempt_key(before.attempt, "json")):  # the lease is put again and again
+        raise DamageError(
+            f"Attempt {before.attempt}, which this job has begun there, is not in {where!r}: the directory was emptied or "
+            "exchanged, or what was mounted there is gone. Nothing was changed; the job does not go on, it would begin anew. "
+            "Bring the directory back and start the program again.",
+            file=where,
+        )
     if not store.exists(RUN_KEY) and not store.list("attempts") and (others := store.strangers()):
         raise UsageError(
             f"{where!r} is not empty and holds no run ({others[0]!r} is there). Nothing was changed. "
             "Name a directory of its own for the run, such as runs/heat.",
             file=where,
         )
+    repaired = before.repairs > 0
     if not repaired:  # else an attempt of this job has done it
         store.sync_root()
     run = _identify(store)

@@ -15,17 +15,18 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
-from ..errors import EXIT_REPAIR, DeadlineError, HoldfastError, Interrupted, RankError, RepairError
+from ..errors import EXIT_REPAIR, DeadlineError, HoldfastError, Interrupted, RankError, RepairError, UsageError
 from ..group import make_group, together
 from ..group.repair import Crew, end_process, leave_after_repair
 from ..group.repair.comms import watch_calls
 from ..units import seconds_text
+from .beginnings import Beginnings
 from .launch import all_raised, leave_alone, record_alone, shown
 from .lookout import Lookout
-from .opening import open_run
+from .opening import Before, open_run
 from .run import Run
 from .tracebacks import leave_to_others, tell_once, told_at_start
 from .watching import Watching
@@ -38,17 +39,22 @@ STEP_SECONDS = 10.0  # for each step of a repair
 WHOLE_SECONDS = 10.0  # for all of it, and for the last rank to come to it from what it was computing
 PART_SECONDS = 10.0  # for all ranks to leave together
 NOTICE_SECONDS = 1.0  # in which a failure that an error comes from shows; MPI takes 20 to 40 ms
+_launched = False  # whether this process has had its crew
 REPEATS = 2  # failures at the same step, from the same version: the next repair would not help
 
 
 @dataclass
 class _Past:
-    """What this process knows of the execution before. `at`: the version and the step that it failed at; `times`: how often
-    in a row; `own`: what it raised by itself, while all others lived; `health`: what was found out, by whom is `watching`."""
+    """What this process knows of the execution before, `attempt`. `at`: the version and the step that it failed at; `times`:
+    how often in a row; `own`: what it raised by itself, while all others lived; `asked`: the signal that no loop head has
+    heeded; `beginnings`: of its objects; `health`: what was found out, by whom is `watching`."""
 
     at: tuple[int, int] = (-1, -1)
     times: int = 0
     own: BaseException | None = None
+    attempt: int = 0
+    asked: int = 0
+    beginnings: Beginnings = field(default_factory=Beginnings)
     health: tuple[Any, ...] = ()
     watching: Watching | None = None
 
@@ -59,8 +65,8 @@ class _Past:
         x = run._x
         at = (x.newest or 0, -1 if x.step is None else x.step)
         self.times = self.times + 1 if at == self.at else 1
-        self.at = at
-        self.watching = run._x.watching
+        self.at, self.attempt = at, run.attempt
+        self.watching, self.beginnings.computed, self.asked = run._x.watching, True, run._x.interrupts.pending
         run._x.abandon()
 
     def hear(self) -> None:
@@ -78,6 +84,13 @@ def launch_with_spares(
     needed leaves the program here."""
     from ..health.processes import Eyes
 
+    global _launched
+    if _launched:
+        raise UsageError(
+            "holdfast.launch was called before in this program, which was started with spares (holdfast run --spares): they "
+            "have left with it. Nothing was started. Leave --spares out, or give each launch a program of its own."
+        )
+    _launched = True
     crew = Crew.form(world, world.Get_size() - spares, timeout=FORM_SECONDS, eyes=Eyes())
     if crew.reason is not None and crew.rank == 0:
         log.warning("the spares are of no use here: %s. A lost rank ends the job, which is started again.", crew.reason)
@@ -97,7 +110,10 @@ def launch_with_spares(
                     run = _reopen(url, crew, past, began, options)
                     value = main(run)
                     run.__exit__(None, None, None)
+                    run._x.interrupts.leave()
                     return value
+                except RepairError as error:  # all ranks alike: going on in these processes would be wrong
+                    _relaunch(error, told=crew.rank == 0)
                 except BaseException as error:
                     if not _called_off(crew, error):
                         _by_itself(crew, past, run, error)  # raises it, unless the others are to hear of it first
@@ -121,7 +137,9 @@ def _reopen(url: str | os.PathLike[str], crew: Crew, past: _Past, began: float, 
                 f"Ranks were lost {past.times} times in a row at step {step}, from the same version: it is taken for the "
                 "program's own failure and not repaired again. What was committed is intact."
             )
-    run = open_run(url, crew.comm, params, config, mode, known, crew.repairs, past.health)
+    before = Before(crew.repairs, past.attempt, past.health)
+    run = open_run(url, crew.comm, params, config, mode, known, before)
+    run._x.beginnings, run._x.interrupts.pending = past.beginnings, past.asked
     run._x.repairs, run._x.called_off = crew.repairs, lambda: crew.revoked
     # MPI does not tell of a process that has left by itself with a status; one of its node sees that it is gone. The last look,
     # which may come behind the repair, is not to call for another one.
@@ -223,9 +241,10 @@ def _repair(crew: Crew, past: _Past) -> None:
         past.hear()
 
 
-def _relaunch(error: RepairError) -> NoReturn:
-    """Leave, so that the job is started again: other ranks do the same, or are ended by who started them."""
-    print(f"holdfast: {error.message}", file=sys.stderr)
+def _relaunch(error: RepairError, told: bool = True) -> NoReturn:
+    """Leave, so that the job is started again: other ranks do the same, or are ended by who started them. `told`: say why."""
+    if told:
+        print(f"holdfast: {error.message}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     time.sleep(0.1)  # let the launcher forward what was printed

@@ -29,6 +29,12 @@ def report_ended(rank: int, why: str) -> None:
     _report({"ended": rank, "why": why})
 
 
+def report_spare_lost(host: str) -> None:
+    """A process that stood by is gone, and was not needed (local; by who has found it out): its launcher tells of it by a code
+    that looks like a rank's death."""
+    _report({"spare lost": host})
+
+
 def _report(line: dict[str, object]) -> None:
     path = os.environ.get("HOLDFAST_REPORT")
     if not path:

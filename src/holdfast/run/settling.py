@@ -13,6 +13,7 @@ from ..errors import HoldfastError, StorageError, UsageError
 from ..format.keys import COMMIT_NAME
 from ..group import at_root, together
 from ..units import bytes_text
+from . import beginnings
 from .chain import Chain
 from .reporting import report_settled
 from .resume import Restored
@@ -25,8 +26,11 @@ log = logging.getLogger("holdfast")
 
 def settle(x: Execution) -> None:
     """Agree on the version to go on from, restore exactly its state, and seal it as this attempt's base."""
-    reader = x.resume.settle(x.objects, x.dropped, *_agree_on_protected(x))
+    held, standing, changed = _agree_on_protected(x)
+    reader = x.resume.settle(x.objects, x.dropped, held, standing)
     commit = x.resume.commit
+    if commit is None:
+        beginnings.check(changed)
     sizes, counts = _settle_files(x)
     if commit is not None and reader is not None:
         recut = commit.ranks != x.group.size
@@ -74,16 +78,16 @@ def _items(x: Execution) -> list[Item]:
         return []
 
 
-def _agree_on_protected(x: Execution) -> tuple[list[Any], list[Any]]:
-    """The shards that all ranks have protected, and where each stands in the candidates. UsageError unless all have protected
-    the same objects as replicated."""
+def _agree_on_protected(x: Execution) -> tuple[list[Any], list[Any], list[Any]]:
+    """The shards that all ranks have protected; of each where it stands in the candidates, and which of its objects an
+    execution before has changed. UsageError unless all have protected the same objects as replicated."""
     mine = sorted(entry.name for entry in x.objects if entry.replicated)
     shards = [[e.name, e.shard.global_shape, e.shard.offset, e.obj.shape, str(e.obj.dtype)] for e in x.objects if e.shard]
-    exchanged: Any = together(x.group, "settling what is protected", [mine, shards, x.resume.standing])
-    told, held = [names for names, _, _ in exchanged], [shard for _, its, _ in exchanged for shard in its]
-    standing = [its for _, _, its in exchanged]
+    exchanged: Any = together(x.group, "settling what is protected", [mine, shards, x.resume.standing, x.changed])
+    told, held = [names for names, _, _, _ in exchanged], [shard for _, its, _, _ in exchanged for shard in its]
+    standing, changed = [its for _, _, its, _ in exchanged], [names for _, _, _, names in exchanged]
     if x.group.size == 1:
-        return held, standing
+        return held, standing, changed
     for rank, names in enumerate(told):
         for name in sorted(set(names) ^ set(told[0])):
             having, lacking = (rank, 0) if name in names else (0, rank)
@@ -100,7 +104,7 @@ def _agree_on_protected(x: Execution) -> tuple[list[Any], list[Any]]:
             "say. On nodes, every rank would have to keep all of them.",
             mine[0],
         )
-    return held, standing
+    return held, standing, changed
 
 
 def _settle_files(x: Execution) -> tuple[list[int], list[Any]]:

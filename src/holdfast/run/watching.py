@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import HoldfastError
 from ..group import Group, together
 from ..group.waiting import ranks_text
-from .reporting import report_ended
+from .reporting import report_ended, report_spare_lost
 
 if TYPE_CHECKING:
     from ..group.base import Pending
@@ -253,7 +253,7 @@ class Watching:
         for hook in tuple(self._hooks):
             try:
                 hook(event)
-            except Exception:
+            except BaseException:  # sys.exit in it would end the thread that looks after the ranks
                 log.warning("what the program does on a health event failed: %s", event, exc_info=True)
 
 
@@ -279,6 +279,8 @@ def _report(event: Event) -> None:
     log.warning("%s%s", event, f"\n{event.stacks}" if event.stacks else "")
     if event.why_ended and event.rank is not None:
         report_ended(event.rank, event.why_ended)
+    if event.kind == "spare lost":
+        report_spare_lost(event.host)
 
 
 class _Marked:

@@ -84,6 +84,7 @@ class Running:
         self.seen: set[tuple[int, int]] = set()  # ranks and spares, before a run was opened
         self.lost_since: float | None = None
         self.torn_since: float | None = None
+        self.put_down = False  # whether it was killed by us
         self.overdue = False  # whether it was ended because its time was over, to the limit or behind a request
         self.resumed: list[tuple[facts.Opened, str]] = []  # attempts that go on from a version, and where its data came from
         self.tidied: set[str] = set()  # runs from which what earlier supervisors had left has been cleared away
@@ -128,7 +129,7 @@ class Running:
             self.number, began, ended, code, runs, cleared, first_dead, stillborn=stillborn, overdue=self.overdue,
             spares=owner.spares, repairs=self._repairs(), orphans=orphans, resumed=tuple(self.resumed),
             judged=facts.read_ended(self.report), repaired_lost=facts.repaired_lost(self.opened) if owner.spares else 0.0,
-            fault=self.watch.fault,
+            fault=self.watch.fault, put_down=self.put_down, spares_lost=facts.read_spares_lost(self.report),
         )
 
     def _repairs(self) -> int:
@@ -227,6 +228,7 @@ class Running:
             child.signal(signal.SIGTERM)
 
     def _kill(self, child: Child) -> None:
+        self.put_down = True
         for process in self.processes:
             if process.here:
                 send(process, signal.SIGKILL)

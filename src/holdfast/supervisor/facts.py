@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..catalog import Attempt, Catalog, End, Process, Version, read_catalog
 from ..catalog.eviction import abandoned
-from ..format import parse_version
+from ..format import attempt_key, parse_version
 from ..store import open_store
 
 
@@ -43,7 +43,7 @@ class RunFacts:
     own store. `places`: nodes may hold newer versions; `based`: number of the version that attempt `attempt` went on
     from, wherever it was, None if from the beginning or not known; `known`: `safe` is of what was gone on from afterwards,
     wherever that was. `since`: when that attempt had its state and began to work, None if not known; `had`: when the state that
-    it had then was stored, None if it began anew.
+    it had then was stored, None if it began anew; `gone`: there is no trace of that attempt where it has begun.
     """
 
     url: str
@@ -60,6 +60,7 @@ class RunFacts:
     known: bool = False
     since: float | None = None
     had: float | None = None
+    gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ class Execution:
     time was over, to the limit or behind a request (`overdue`), what was taken back before it (`falls`), how many spares its
     ranks had (`spares`) and how often ranks were replaced by them (`repairs`), the versions that its attempts went on from
     (`resumed`, with words for where the data came from), whether it opened no run while something lived here that an
-    earlier supervisor had left (`orphans`), which ranks were ended by others of its processes, and why (`judged`), the
-    seconds of work that were done again behind its repairs (`repaired_lost`), and when its first rank was seen to die
-    (`fault`)."""
+    earlier supervisor had left (`orphans`), whether the supervisor itself has killed what was started (`put_down`), how many of
+    its spares were lost without a need for them (`spares_lost`), which ranks were ended by others of its processes, and why
+    (`judged`), the seconds of work that were done again behind its repairs (`repaired_lost`), and when its first rank was seen
+    to die (`fault`)."""
 
     number: int
     began: float
@@ -103,6 +105,8 @@ class Execution:
     orphans: bool = False
     resumed: tuple[tuple[Opened, str], ...] = ()
     fault: float | None = None
+    put_down: bool = False
+    spares_lost: int = 0
 
     @property
     def gained(self) -> bool:
@@ -174,6 +178,17 @@ def read_ended(path: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def read_spares_lost(path: str) -> int:
+    """How many spares the program itself has missed."""
+    count = 0
+    with contextlib.suppress(OSError), open(path, "rb") as f:
+        for line in f:
+            with contextlib.suppress(ValueError, TypeError):
+                value = json.loads(line)
+                count += isinstance(value, dict) and "spare lost" in value
+    return count
+
+
 def learn(execution: Execution, opened: Iterable[Opened]) -> Execution:
     """What is known of an execution once later attempts, reported in `opened`, have settled from where they go on."""
     settled = {one.url: one for one in reversed(list(opened)) if one.settled}  # the first: later ones saw what it wrote
@@ -205,7 +220,15 @@ def gather(urls: Iterable[str], opened: Iterable[Opened], name: str | None = Non
     """The facts of each run of `urls`, of which this execution, whose name is `name`, began the attempts `opened`."""
     opened = list(opened)
     found = (facts_of(url, catalog_of(url), {o.attempt for o in opened if o.url == url}, name) for url in urls)
-    return tuple(_with_work(run, opened) for run in found)
+    return tuple(replace(_with_work(run, opened), gone=_is_gone(run)) for run in found)
+
+
+def _is_gone(run: RunFacts) -> bool:
+    """Whether there is no version and not even the attempt's fence. What else is in an attempt's name living ranks may have put
+    again, where what was their directory is another one now."""
+    if run.attempt is None or run.version is not None:
+        return False
+    return not open_store(run.url, create=False, read_only=True).exists(attempt_key(run.attempt, "json"))
 
 
 def _with_work(run: RunFacts, opened: Iterable[Opened]) -> RunFacts:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .. import errors
 from ..errors import (
@@ -57,14 +58,24 @@ def judge(
         excused = excused and not asked and max_restarts != 0
         return None if excused and len(executions) < TRIES else _never_opened(last, asked, len(executions))
     if all(run.complete for run in runs):
-        return _complete(last, serial)
+        # Behind its runs a program may have more to do, further runs too. Who killed it had nothing against it: once more.
+        if asked or not _failed_behind(last):
+            return Verdict("complete", EXIT_COMPLETE, f"complete. {_safe(runs)}")
+        once_more = (not serial or last.code < 0) and (len(executions) < TRIES or not _failed_behind(executions[-TRIES]))
+        return None if once_more and (max_restarts is None or len(executions) <= max_restarts) else _failed_after(last, serial)
+    if gone := [run for run in runs if run.gone]:
+        text = (
+            f"attempt {gone[0].attempt}, which this program has begun there, is not in {shown(gone[0].url)}: the directory was "
+            "emptied or exchanged, or what was mounted there is gone. The program is not started again, it would begin anew. "
+            "Bring the directory back and give the same command again."
+        )
+        return Verdict("run gone", EXIT_ERROR, text)
     if rivals := [run for run in runs if run.rival]:
         where = shown(rivals[0].url)
         text = f"{where} has been taken over by {rivals[0].rival}; it is not started again here. {_safe(runs)}"
         return Verdict("taken over", EXIT_ERROR, text)
     if last.overdue and not all(run.end is not None and run.end.outcome == "interrupted" for run in runs):
-        over = f"the time after {asked} was over" if asked and asked.startswith("SIG") else "the time limit was over"
-        text = f"{over} before the program had left: no last checkpoint. {_safe(runs)}{_again(runs)}"
+        text = f"{_over(asked)} before the program had left: no last checkpoint. {_safe(runs)}{_again(runs)}"
         return Verdict("last checkpoint too late", EXIT_LAST_CHECKPOINT_FAILED, text)
     if asked or not _violent(last, serial):
         if failed := [run for run in runs if _last_checkpoint_failed(run)]:
@@ -120,6 +131,19 @@ def in_crash_loop(executions: Sequence[Execution]) -> bool:
     )  # fmt: skip
 
 
+def fell_for(executions: Sequence[Execution]) -> bool:
+    """Whether the newest has ended with the very errors for which runs were taken back before: they come whatever the state is,
+    and a version that was written a step later by a clock is no progress against them."""
+    errors = _errors(executions[-1])
+    return bool(errors) and any(
+        second.falls and _errors(first) == errors for first, second in pairwise(executions)
+    )
+
+
+def _errors(execution: Execution) -> list[str]:
+    return [run.end.error for run in execution.runs if run.end and run.end.error]
+
+
 def _counts(execution: Execution) -> bool:
     """Whether how far it came is the program's own doing."""
     return not (execution.lost_nodes or execution.stillborn)
@@ -171,8 +195,10 @@ def death(execution: Execution, serial: bool = True) -> str:
     if name := _signal_name(number):
         who = "killed by" if serial else "mpirun was killed by" if code < 0 else "mpirun reports"
         parts.append(f"{who} {name}")
-    else:
+    elif serial or code:  # mpirun says 0 of jobs that it has lost, too
         parts.append(f"{'exit code' if serial else 'exit code of mpirun'} {code}")
+    elif not parts and not told:
+        parts.append("mpirun ended without a word")
     if lost := execution.lost_nodes:
         parts.append(f"{', '.join(lost)} no longer {'answers' if len(lost) == 1 else 'answer'}")
     for run in execution.runs:
@@ -193,6 +219,9 @@ def _killed(last: Execution, serial: bool) -> bool:
 
 
 def _never_opened(last: Execution, asked: str | None, starts: int) -> Verdict:
+    if last.overdue:
+        text = f"{_over(asked)} before the program had opened a run: it was ended."
+        return Verdict("last checkpoint too late", EXIT_LAST_CHECKPOINT_FAILED, text)
     if asked:
         return Verdict("interrupted", EXIT_INTERRUPTED_NO_PROGRESS, f"interrupted by {asked} before it opened a run.")
     if last.code == 0:
@@ -202,11 +231,21 @@ def _never_opened(last: Execution, asked: str | None, starts: int) -> Verdict:
     return Verdict("program failed", code_of(last.code), text)
 
 
-def _complete(last: Execution, serial: bool) -> Verdict:
-    text = "complete. " + _safe(last.runs)
-    if serial and last.code > 0:  # what it does after its runs is the program's own affair, and may fail
-        return Verdict("program failed", last.code, f"{text} The program failed afterwards with exit code {last.code}.")
-    return Verdict("complete", EXIT_COMPLETE, text)
+def _over(asked: str | None) -> str:
+    return f"the time after {asked} was over" if asked and asked.startswith("SIG") else "the time limit was over"
+
+
+def _failed_after(last: Execution, serial: bool) -> Verdict:
+    """What it does after its runs is the program's own affair, and may fail."""
+    text = f"complete. {_safe(last.runs)} The program failed afterwards: {death(last, serial)}."
+    return Verdict("program failed", code_of(last.code), text)
+
+
+def _failed_behind(execution: Execution) -> bool:
+    """Whether a program whose runs are complete has failed behind them. What mpirun says of a job that has lost ranks or spares
+    and gone on, or that the supervisor has ended, is no word on that."""
+    said = not (execution.put_down or execution.overdue or execution.cleared or execution.repairs or execution.spares_lost)
+    return said and execution.code != 0 and bool(execution.runs) and all(run.complete for run in execution.runs)
 
 
 # The program's mistakes, which come again as often as it is started; and what has its cause elsewhere than in the state.
@@ -265,10 +304,11 @@ def _gives_up(barren: Sequence[Execution], serial: bool) -> str:
         )
     if any(e.code == 0 and not e.lost_nodes for e in barren):  # mpirun says 0 when it has lost a node
         lines.append("If the program was done, let it say so: `with holdfast.open(...) as run:` or `run.complete()`.")
-    lines.append(
-        f"What to do: mend the cause and give the same command again; `holdfast verify {where}` tells whether what is "
-        f"stored is whole; if the state itself is bad, `holdfast rollback {where} VERSION` goes back to an earlier one."
-    )
+    what = "What to do: mend the cause and give the same command again"
+    if any(run.version is not None for run in runs):
+        what += f"; `holdfast verify {where}` tells whether what is stored is whole; if the state itself is bad, "
+        what += f"`holdfast rollback {where} VERSION` goes back to an earlier one"
+    lines.append(f"{what}.")
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from . import account, crashloop, facts, hosts, launcher, leftovers, reach, surv
 from .child import Signals, Watch
 from .execution import HOSTFILE, TIME_LIMIT, Running, State
 from .folder import meeting_place
-from .judge import Verdict, in_crash_loop, judge, pause
+from .judge import Verdict, fell_for, in_crash_loop, judge, pause
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class _Supervisor:
         """After a verdict of no progress: takes the runs that get nowhere back to the version before, if that may help; lines
         to tell, none if nothing was taken back."""
         allowed = self.plan.max_restarts is None or len(self.executions) <= self.plan.max_restarts
-        if verdict.outcome != "no progress" or not allowed or not in_crash_loop(self.executions):
+        if verdict.outcome != "no progress" or not allowed or not in_crash_loop(self.executions) or fell_for(self.executions):
             return []
         self.executions[-1], self.falls, lines = crashloop.fall_back(self.executions[-1])
         if not self.falls:
