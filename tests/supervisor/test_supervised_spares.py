@@ -134,6 +134,21 @@ def test_what_main_makes_itself_is_a_beginning(start: Callable[..., Job], undist
     assert "restart" not in job.err and repairs(job) == 1, job.err
 
 
+def test_a_signal_that_no_head_has_heeded_when_a_rank_dies_leads_to_a_last_checkpoint(
+    start: Callable[..., Job], tmp_path: Path
+) -> None:
+    slow = PROGRAM.replace("time.sleep(0.002)", "time.sleep(0.5)")
+    (tmp_path / "program.py").write_text(slow.replace("every=holdfast.steps(20)", "every=holdfast.steps(2)"))
+    job = start({}, "--grace", 30)
+    before = until(lambda: at_version(tmp_path / "run", 2), 90.0, job)
+    job.signal(signal.SIGTERM)
+    os.kill(before.processes[1].pid, signal.SIGKILL)
+    assert job.end() == 85, job.err
+    assert "rank 1 replaced" in job.err, job.err
+    end = attempts(tmp_path)[-1].end
+    assert (end.outcome, end.signal) == ("interrupted", "SIGTERM") and end.version > 2, end
+
+
 def test_more_are_lost_than_there_are_spares(start: Callable[..., Job], tmp_path: Path, undisturbed: str) -> None:
     job = start({"1:70": ["die"], "2:70": ["die"], "0:150": ["die"]}, spares=2)
     assert job.end() == 0, job.err
