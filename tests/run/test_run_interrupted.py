@@ -131,8 +131,9 @@ def test_checkpoints_that_are_interrupted_cost_no_memory(start, alarm, at_work, 
     assert (loaded(run.url, "u") == 99).all()
 
 
-def test_a_helper_that_has_begun_a_file_unknown_to_the_program_is_replaced(start, at_work, monkeypatch):
-    run = start(engine="process", capture="copy", signals=False)
+@pytest.mark.parametrize("arena", ["private", "shared"])
+def test_a_helper_that_has_begun_a_file_unknown_to_the_program_is_replaced(start, at_work, monkeypatch, arena):
+    run = start(engine="process", capture="copy", signals=False, arena=arena)
     u = run.protect("u", filled(4 * MiB))
     run.ready()
     run.checkpoint()

@@ -77,6 +77,7 @@ def main(run):
     return float(u[0])
 first = holdfast.launch(main, "a", comm=comm)
 died = pathlib.Path("died")
+comm.Barrier()  # rank 0 has put on record that it is complete
 if comm.rank == 1 and not died.exists():
     died.touch()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -94,8 +95,8 @@ def test_a_rank_that_is_killed_behind_a_complete_run_takes_nothing_that_comes_af
     assert "mpirun reports SIGKILL" in job.err and "1 restart" in job.err, job.err
 
 
-@pytest.mark.parametrize("spares", [0, 1])
-def test_a_run_whose_directory_is_gone_is_not_begun_anew(supervise, parallel, tmp_path, spares):
+@pytest.mark.parametrize(("spares", "rank"), [(0, 1), (1, 1), (1, 0)])
+def test_a_run_whose_directory_is_gone_is_not_begun_anew(supervise, parallel, tmp_path, spares, rank):
     """As where what was mounted there is not any more: then it is elsewhere, and whole."""
     run = tmp_path / "run"
     words = ["-n", 2, "--spares", spares] if spares else ["-n", 2]
@@ -103,7 +104,7 @@ def test_a_run_whose_directory_is_gone_is_not_begun_anew(supervise, parallel, tm
     before = until(lambda: at_version(run, 2), 90.0, job)
     run.rename(tmp_path / "away")
     run.mkdir()
-    os.kill(before.processes[1].pid, signal.SIGKILL)
+    os.kill(before.processes[rank].pid, signal.SIGKILL)
     assert job.end() == 1, job.err
     assert "attempt 1, which this program has begun there, is not in run" in job.err, job.err
     assert job.err.count("starts ") == 1, job.err

@@ -123,8 +123,19 @@ def test_what_main_was_given_and_has_changed_is_no_beginning(
     job = start({"1:10": ["die"], "2:150": ["die"]})
     assert job.end() == 0, job.err
     assert job.result.split()[1] == undisturbed
-    assert "'u' is not what it was when main was called first" in job.err, job.err
+    assert "'u' is not what it was at first" in job.err, job.err
     assert "1 restart" in job.err and repairs(job) == 1, job.err  # with a version it is repaired in place
+
+
+def test_what_main_fills_behind_protect_is_a_beginning(
+    start: Callable[..., Job], tmp_path: Path, undisturbed: str
+) -> None:
+    filled = "u = run.protect(\"u\", np.full(16, float(time.time()))); run.resumed or u.fill(1 + comm.rank)"
+    (tmp_path / "program.py").write_text(PROGRAM.replace("u = run.protect(\"u\", np.ones(16) + comm.rank)", filled))
+    job = start({"1:10": ["die"]})
+    assert job.end() == 0, job.err
+    assert job.result.split()[1] == undisturbed
+    assert "restart" not in job.err and repairs(job) == 1, job.err
 
 
 def test_what_main_makes_itself_is_a_beginning(start: Callable[..., Job], undisturbed: str) -> None:
@@ -142,6 +153,7 @@ def test_a_signal_that_no_head_has_heeded_when_a_rank_dies_leads_to_a_last_check
     job = start({}, "--grace", 30)
     before = until(lambda: at_version(tmp_path / "run", 2), 90.0, job)
     job.signal(signal.SIGTERM)
+    until(lambda: "asks for a last checkpoint" in job._read(), 30.0, job)
     os.kill(before.processes[1].pid, signal.SIGKILL)
     assert job.end() == 85, job.err
     assert "rank 1 replaced" in job.err, job.err

@@ -17,7 +17,7 @@ class Ranks(NamedTuple):
     """Of this node. `ranks`: how many; `first`, `last`: the least and the greatest step that one is in, None if none has come
     to a loop; `phases`: how many are in which (health/phases.py); `idle`: seconds since the one moved that did not for longest;
     `dead`: ranks whose processes are gone without having left; `stopped`: those in the kernel's state T; `spares`: processes
-    that stand by, and live."""
+    that stand by, and live; None where none was ever put there."""
 
     ranks: int
     first: int | None
@@ -26,7 +26,7 @@ class Ranks(NamedTuple):
     idle: float
     dead: tuple[int, ...]
     stopped: tuple[int, ...]
-    spares: int = 0
+    spares: int | None = None
 
 
 def ranks_here(run: str, attempt: int) -> Ranks | None:
@@ -48,7 +48,8 @@ def ranks_here(run: str, attempt: int) -> Ranks | None:
             os.close(fd)
         slots = [s for s in read_slots(data[: len(data) // SLOT * SLOT]) if s.pid]
         found = summary([s for s in slots if s.rank >= 0])
-        return found and found._replace(spares=sum(not is_dead(look(s.pid), s.start) for s in slots if s.rank < 0))
+        standing_by = [not is_dead(look(s.pid), s.start) for s in slots if s.rank < 0]
+        return found and found._replace(spares=sum(standing_by) if standing_by else None)
     return None
 
 

@@ -57,8 +57,8 @@ def standing(url: str) -> dict[str, Any]:
 
 
 def _spares_left(mine: Attempt | None, ranks: Ranks | None, started: int, replaced: list[Outcome]) -> int:
-    """Those that live, where all of the job is on this node; else of those that were started the ones that took no rank."""
-    if ranks is not None and mine is not None and all(p.here for p in mine.processes):
+    """Those that live, where ranks and spares are on this node; else of those that were started the ones that took no rank."""
+    if ranks is not None and ranks.spares is not None and mine is not None and all(p.here for p in mine.processes):
         return ranks.spares
     return started - sum(len(o.replaced) for o in replaced)
 

@@ -1,4 +1,4 @@
-"""What objects held when `main` was called first in this process, where it is called again after a repair.
+"""What objects held when the loop was entered first in this process, where `main` is called again after a repair.
 
 Before the first version there is nothing to restore: `main` begins anew, in processes that have computed. What it makes itself
 it makes anew. What it was given, by a module or a closure, a rank that lives has changed, and one that takes a lost one's place
@@ -25,8 +25,12 @@ class Beginnings:
         self._first: dict[str, bytes] = {}
 
     def changed(self, entry: Entry) -> bool:
-        """Whether an object for which nothing is stored has another content than at first, or none is known of that time."""
-        now = _content(entry)
+        """Whether an object for which nothing is stored has another content than at first, or none is known of that time. One
+        that can't be stored is for the checkpoint to refuse."""
+        try:
+            now = _content(entry)
+        except Exception:
+            return False
         if entry.name not in self._first and not self.computed:
             self._first[entry.name] = now
         return self._first.get(entry.name) != now
@@ -43,7 +47,7 @@ def check(changed: list[list[str]]) -> None:
     for rank, names in enumerate(changed):
         if names:
             raise RepairError(
-                f"Ranks were lost before there was a version, and {names[0]!r} is not what it was when main was called first: "
+                f"Ranks were lost before there was a version, and {names[0]!r} is not what it was at first: "
                 "it is made outside of main, or differs from call to call. So the job is started again, not repaired in place. "
                 "Make the state inside of main, or have an early checkpoint.",
                 object=names[0],

@@ -6,12 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..config import Options
 from ..engine import InPlaceWriting, Item, Plan, ThreadWriting, Writing
 from ..engine.plan import OWN_UNIT
-from ..errors import UnsupportedError
+from ..errors import HoldfastError, UnsupportedError
 from ..format import BLOCK
 from ..group import cores, local_ranks
 from ..store import Store
@@ -208,17 +209,18 @@ class Capturing:
 
     def _drop_arena(self) -> None:
         if self._arena is not None:
-            if self._helper is not None and self._arena.fd >= 0:
-                self._helper.unshare(self._arena.address)  # or it would take other memory there for the arena
+            if self._helper is not None and self._helper.alive and self._arena.fd >= 0:
+                with suppress(HoldfastError):  # it may end just now
+                    self._helper.unshare(self._arena.address)  # or it would take other memory there for the arena
             self._arena.close()
             self._arena = None
 
     def renew(self) -> None:
         """A capture was interrupted, and nobody knows what of the arena it had taken, nor what the helper had been told, which
         may have begun a file that nobody knows of: the next one has others. Only while nothing is in flight."""
-        with self._helper_lock:
-            if self._helper is not None:
-                self._helper.give_up("was told half of a capture that was interrupted, and was ended")
+        helper = self._helper  # without its lock, which may be held for as long as a helper takes to start
+        if helper is not None:
+            helper.give_up("was told half of a capture that was interrupted, and was ended")
         with self._arena_lock:
             self._drop_arena()
 

@@ -90,7 +90,6 @@ class Execution:
         self.closers: list[Callable[[], None]] = []
         self.repairs = 0  # of the group, before this execution
         self.beginnings: Beginnings | None = None  # where `main` may be called again in this process
-        self.changed: list[str] = []  # objects that an execution before this one has changed, and nothing restores
         self.called_off: Callable[[], bool] | None = None  # whether ranks are lost, and this one is to leave for the repair
         self._owner = os.getpid()
         self.left = False  # whether the program has said how it ends

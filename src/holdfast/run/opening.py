@@ -16,7 +16,7 @@ from ..errors import ConfigError, DamageError, MismatchError, RunInUseError, Usa
 from ..format import decode_record, encode_record
 from ..format.keys import RUN_KEY, attempt_key
 from ..format.records import FORMAT, RECORD_LIMIT
-from ..group import SERIAL, Group, from_root, launcher_ranks, make_background, make_group, spare_processes
+from ..group import SERIAL, Group, at_root, from_root, launcher_ranks, make_background, make_group, spare_processes
 from ..policy import Keep
 from ..store import KeyMissingError, Store, open_store
 from .execution import Execution
@@ -124,7 +124,13 @@ def _open(
     watching.recall(before.health)
     group = watching.mark(group)
     # Rank 0 makes the place and looks; the others open it when it is there.
-    told = from_root(group, "opening the run", lambda: _prepare(url, options, before))
+    # Who has taken a lost one's place, rank 0's too, knows of no attempt before.
+    told = at_root(
+        group,
+        "opening the run",
+        before.attempt,
+        lambda attempts: _prepare(url, options, before._replace(attempt=max(attempts))),
+    )
     assert isinstance(told, dict)
     where, known = told["where"], [(kind, root) for kind, root in told["places"]]
     error: Exception | None = None
@@ -220,7 +226,13 @@ def _prepare(url: str | os.PathLike[str], options: Options, before: Before) -> d
             # Ranks whose supervisor is gone, found by the next supervisor's program: asked for a last checkpoint, ended.
             from ..catalog.eviction import abandoned, evict
 
-            evict([p for p in holder.living if p.pid != os.getpid() and abandoned(p)], float(grace))
+            left = [p for p in holder.living if p.pid != os.getpid() and abandoned(p)]
+            if left:
+                log.warning(
+                    "%d process%s that a killed supervisor has left hold%s the run: asked for a last checkpoint, then ended",
+                    len(left), "es" * (len(left) != 1), "s" * (len(left) == 1),
+                )  # fmt: skip
+            evict(left, float(grace))
             holder = find_holder(store, options.lease)
         if holder is not None and not options.takeover:
             raise holder.error(where)

@@ -54,8 +54,6 @@ def protect(
 def _provide(x: Execution, entry: Entry) -> None:
     """Fill a new object from what is stored, provisionally before it is settled."""
     if not x.settled:
-        if x.beginnings is not None and x.resume.commit is None and x.beginnings.changed(entry):
-            x.changed.append(entry.name)
         x.resume.provide(entry)
         return
     if x.restored is not None and x.resume.recut and not x.writer.written:

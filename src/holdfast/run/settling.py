@@ -83,11 +83,14 @@ def _agree_on_protected(x: Execution) -> tuple[list[Any], list[Any], list[Any]]:
     execution before has changed. UsageError unless all have protected the same objects as replicated."""
     mine = sorted(entry.name for entry in x.objects if entry.replicated)
     shards = [[e.name, e.shard.global_shape, e.shard.offset, e.obj.shape, str(e.obj.dtype)] for e in x.objects if e.shard]
-    exchanged: Any = together(x.group, "settling what is protected", [mine, shards, x.resume.standing, x.changed])
+    changed = []
+    if x.beginnings is not None and x.resume.commit is None:
+        changed = [entry.name for entry in x.objects if x.beginnings.changed(entry)]
+    exchanged: Any = together(x.group, "settling what is protected", [mine, shards, x.resume.standing, changed])
     told, held = [names for names, _, _, _ in exchanged], [shard for _, its, _, _ in exchanged for shard in its]
-    standing, changed = [its for _, _, its, _ in exchanged], [names for _, _, _, names in exchanged]
+    standing, everyones = [its for _, _, its, _ in exchanged], [names for _, _, _, names in exchanged]
     if x.group.size == 1:
-        return held, standing, changed
+        return held, standing, everyones
     for rank, names in enumerate(told):
         for name in sorted(set(names) ^ set(told[0])):
             having, lacking = (rank, 0) if name in names else (0, rank)
@@ -104,7 +107,7 @@ def _agree_on_protected(x: Execution) -> tuple[list[Any], list[Any], list[Any]]:
             "say. On nodes, every rank would have to keep all of them.",
             mine[0],
         )
-    return held, standing, changed
+    return held, standing, everyones
 
 
 def _settle_files(x: Execution) -> tuple[list[int], list[Any]]:

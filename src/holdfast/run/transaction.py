@@ -54,7 +54,7 @@ class Transaction:
         group = self._run.group
         failed = error and RankError(f"{type(error).__name__}: {error}", rank=group.rank)
         try:
-            together(group, f"the end of transaction {self.label!r}", error=failed)
+            together(group, "the end of a transaction", error=failed)  # whose label may be another on each rank
         except RankError as others:
             if error is not None:
                 return  # our own exception goes on

@@ -13,7 +13,7 @@ from ..errors import EXIT_COMPLETE, EXIT_INTERRUPTED, EXIT_INTERRUPTED_NO_PROGRE
 from ..units import seconds_text
 from .facts import Execution, Opened, shown
 from .hosts import Roster
-from .judge import Verdict, death
+from .judge import Verdict, death, failed_behind
 
 REPORT_FORMAT = 1
 _IN_ORDER = (EXIT_COMPLETE, EXIT_INTERRUPTED, EXIT_INTERRUPTED_NO_PROGRESS)  # after which nothing has to be done again
@@ -126,7 +126,7 @@ def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> d
                 "began": e.began,
                 "ended": e.ended,
                 "code": e.code,
-                "died": None if e.runs and all(run.complete for run in e.runs) else death(e, serial),
+                "died": death(e, serial) if failed_behind(e) or not (e.runs and all(run.complete for run in e.runs)) else None,
                 "repairs": e.repairs,
                 "repairs_lost_seconds": e.repaired_lost,
                 "lost_nodes": list(e.lost_nodes),

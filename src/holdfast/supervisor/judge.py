@@ -59,9 +59,9 @@ def judge(
         return None if excused and len(executions) < TRIES else _never_opened(last, asked, len(executions))
     if all(run.complete for run in runs):
         # Behind its runs a program may have more to do, further runs too. Who killed it had nothing against it: once more.
-        if asked or not _failed_behind(last):
+        if asked or not failed_behind(last):
             return Verdict("complete", EXIT_COMPLETE, f"complete. {_safe(runs)}")
-        once_more = (not serial or last.code < 0) and (len(executions) < TRIES or not _failed_behind(executions[-TRIES]))
+        once_more = (not serial or last.code < 0) and (len(executions) < TRIES or not failed_behind(executions[-TRIES]))
         return None if once_more and (max_restarts is None or len(executions) <= max_restarts) else _failed_after(last, serial)
     if gone := [run for run in runs if run.gone]:
         text = (
@@ -241,10 +241,11 @@ def _failed_after(last: Execution, serial: bool) -> Verdict:
     return Verdict("program failed", code_of(last.code), text)
 
 
-def _failed_behind(execution: Execution) -> bool:
+def failed_behind(execution: Execution) -> bool:
     """Whether a program whose runs are complete has failed behind them. What mpirun says of a job that has lost ranks or spares
-    and gone on, or that the supervisor has ended, is no word on that."""
-    said = not (execution.put_down or execution.overdue or execution.cleared or execution.repairs or execution.spares_lost)
+    and gone on, or that the supervisor has ended or that never came to start a rank, is no word on that."""
+    said = not (execution.put_down or execution.overdue or execution.cleared or execution.stillborn)
+    said = said and not (execution.repairs or execution.spares_lost)
     return said and execution.code != 0 and bool(execution.runs) and all(run.complete for run in execution.runs)
 
 

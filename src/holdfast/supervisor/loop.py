@@ -19,7 +19,7 @@ from . import account, crashloop, facts, hosts, launcher, leftovers, reach, surv
 from .child import Signals, Watch
 from .execution import HOSTFILE, TIME_LIMIT, Running, State
 from .folder import meeting_place
-from .judge import Verdict, fell_for, in_crash_loop, judge, pause
+from .judge import Verdict, failed_behind, fell_for, in_crash_loop, judge, pause
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,8 @@ class _Supervisor:
             execution = running.run()
             state.ended.append(running.name)
             lines: list[str] = []
-            if state.asked is None and not (execution.runs and all(run.complete for run in execution.runs)):
+            complete = execution.runs and all(run.complete for run in execution.runs)
+            if state.asked is None and (not complete or failed_behind(execution)):
                 lost, lines = self._look_for_nodes()
                 execution = replace(execution, lost_nodes=lost)
             execution = replace(execution, falls=self.falls)

@@ -152,10 +152,10 @@ class ToPlace:
             if here.leads:
                 here.place.put_commit(commit.name, record or self.copier.place.read_commit(commit.name) or b"")
 
-        self._all(what, look)
+        self._all(f"{what}: what is there", look)
         part = self.copier.copy(commit, None if there else here.place.store)
-        self._all(what, prove)
-        self._all(what, put)
+        self._all(f"{what}: its proof", prove)
+        self._all(f"{what}: its commit", put)
 
     def _all(self, what: str, work: Callable[[], None]) -> None:
         """`work` on all ranks; what one has met, all raise."""
