@@ -15,7 +15,7 @@ import numpy as np
 import holdfast
 from holdfast.config import load
 from holdfast.group import SerialGroup
-from holdfast.run.opening import _open
+from holdfast.run.opening import Before, _open
 
 ATTEMPTS = 3
 NEWEST = 5  # number of the newest version
@@ -171,7 +171,7 @@ def resume(
     """
     chosen = {"keep": holdfast.Keep(last=3), "signals": False, "takeover": True, "timeout": 20.0, "overlap": "off"}
     options = load({**chosen, **opt})
-    run = holdfast.Run(_open(str(url), group, options, {"n": 1}, False))
+    run = holdfast.Run(_open(str(url), group, options, {"n": 1}, Before()))
     found: Outcome | None = None
     try:
         state = State.initial(group.rank)
