@@ -33,7 +33,8 @@ def status(url: str, watch: float | None, as_json: bool) -> None:
     complete, interrupted, failed, closed, died, lost; attempt: the newest of the program; ranks: of this
     node, where they watch each other: {ranks, first, last (steps), phases, idle (seconds), dead,
     stopped, spares (that stand by and live)}; repairs: since the last start; others: whether other nodes
-    may hold more; needs: empty if nobody has to do anything. What is not known is null. With --watch, one document a line.
+    may hold more; needs: empty if nobody has to do anything. What is not known is null. With --watch, one
+    document a line.
     """
     from ..errors import StorageError, UsageError
     from .standing import standing

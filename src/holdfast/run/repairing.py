@@ -39,8 +39,8 @@ STEP_SECONDS = 10.0  # for each step of a repair
 WHOLE_SECONDS = 10.0  # for all of it, and for the last rank to come to it from what it was computing
 PART_SECONDS = 10.0  # for all ranks to leave together
 NOTICE_SECONDS = 1.0  # in which a failure that an error comes from shows; MPI takes 20 to 40 ms
-_launched = False  # whether this process has had its crew
 REPEATS = 2  # failures at the same step, from the same version: the next repair would not help
+_launched = False  # whether this process has had its crew
 
 
 @dataclass

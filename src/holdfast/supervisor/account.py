@@ -126,7 +126,7 @@ def report(verdict: Verdict, executions: Sequence[Execution], serial: bool) -> d
                 "began": e.began,
                 "ended": e.ended,
                 "code": e.code,
-                "died": death(e, serial) if failed_behind(e) or not (e.runs and all(run.complete for run in e.runs)) else None,
+                "died": death(e, serial) if failed_behind(e) or not e.complete else None,
                 "repairs": e.repairs,
                 "repairs_lost_seconds": e.repaired_lost,
                 "lost_nodes": list(e.lost_nodes),

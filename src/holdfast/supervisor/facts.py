@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..catalog import Attempt, Catalog, End, Process, Version, read_catalog
 from ..catalog.eviction import abandoned
@@ -113,6 +114,11 @@ class Execution:
         return any(run.gained for run in self.runs)
 
     @property
+    def complete(self) -> bool:
+        """Whether it has opened runs, and all that there are say so."""
+        return bool(self.runs) and all(run.complete for run in self.runs)
+
+    @property
     def lost(self) -> float:
         """Seconds of work that are done again, of its newest attempt (those before it: `repaired_lost`): what that had done
         since the newest state kept, and what lay between that state and its own, if it had begun with a newer one."""
@@ -125,25 +131,28 @@ class Execution:
         return max(0.0, until - max(run.since or self.began, safe)) + taken_back
 
 
+def _lines(path: str) -> Iterator[dict[str, Any]]:
+    """What the program has reported so far; a line that is not whole yet is left for later, and what is not ours left out: the
+    program may write anything anywhere."""
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as f:  # else nobody may take it for nothing reported
+        for line in f.read().split(b"\n")[:-1]:
+            with contextlib.suppress(ValueError):
+                value = json.loads(line)
+                if isinstance(value, dict):
+                    yield value
+
+
 def read_report(path: str) -> list[Opened]:
-    """The attempts that the program has reported so far; a line that is not whole yet is left for later."""
-    try:
-        with open(path, "rb") as f:
-            lines = f.read().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
+    """The attempts that the program has reported so far."""
     found = []
-    for line in lines:
-        try:
-            value = json.loads(line)
+    for value in _lines(path):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             one = Opened(str(value["url"]), int(value["attempt"]), at=value.get("at"))
             if value.get("settled"):
                 number, step, stored = value["version"], value["step"], value["stored"]
                 read = tuple((str(where), int(count)) for where, count in value.get("read") or ())
                 one = replace(one, settled=True, version=number, step=step, stored=stored, read=read)
             found.append(one)
-        except (ValueError, KeyError, TypeError):
-            continue  # not ours: the program may write anything anywhere
     return found
 
 
@@ -154,7 +163,7 @@ def repaired_lost(opened: Iterable[Opened]) -> float:
     begun = {(one.url, one.attempt): one.at for one in opened if not one.settled and one.at is not None}
     lost = 0.0
     for one in opened:
-        at = begun.get((one.url, one.attempt)) if one.settled else None  # the pause itself is no work
+        at = begun.get((one.url, one.attempt)) if one.settled else None
         if at is None:
             continue
         before = parts.setdefault(one.url, [])
@@ -170,23 +179,15 @@ def repaired_lost(opened: Iterable[Opened]) -> float:
 def read_ended(path: str) -> tuple[str, ...]:
     """Which ranks the program itself has ended, and why, in words."""
     found = []
-    with contextlib.suppress(OSError), open(path, "rb") as f:
-        for line in f:
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # as in `read_report`
-                value = json.loads(line)
-                found.append(f"rank {int(value['ended'])} was ended: {str(value['why'])[:500]}")
+    for value in _lines(path):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            found.append(f"rank {int(value['ended'])} was ended: {str(value['why'])[:500]}")
     return tuple(found)
 
 
 def read_spares_lost(path: str) -> int:
     """How many spares the program itself has missed."""
-    count = 0
-    with contextlib.suppress(OSError), open(path, "rb") as f:
-        for line in f:
-            with contextlib.suppress(ValueError, TypeError):
-                value = json.loads(line)
-                count += isinstance(value, dict) and "spare lost" in value
-    return count
+    return sum("spare lost" in value for value in _lines(path))
 
 
 def learn(execution: Execution, opened: Iterable[Opened]) -> Execution:

@@ -57,7 +57,7 @@ def judge(
         excused = last.stillborn or last.lost_nodes or _killed(last, serial) or (last.orphans and last.code != 0)
         excused = excused and not asked and max_restarts != 0
         return None if excused and len(executions) < TRIES else _never_opened(last, asked, len(executions))
-    if all(run.complete for run in runs):
+    if last.complete:
         # Behind its runs a program may have more to do, further runs too. Who killed it had nothing against it: once more.
         if asked or not failed_behind(last):
             return Verdict("complete", EXIT_COMPLETE, f"complete. {_safe(runs)}")
@@ -246,7 +246,7 @@ def failed_behind(execution: Execution) -> bool:
     and gone on, or that the supervisor has ended or that never came to start a rank, is no word on that."""
     said = not (execution.put_down or execution.overdue or execution.cleared or execution.stillborn)
     said = said and not (execution.repairs or execution.spares_lost)
-    return said and execution.code != 0 and bool(execution.runs) and all(run.complete for run in execution.runs)
+    return said and execution.code != 0 and execution.complete
 
 
 # The program's mistakes, which come again as often as it is started; and what has its cause elsewhere than in the state.

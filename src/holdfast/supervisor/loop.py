@@ -150,8 +150,7 @@ class _Supervisor:
             execution = running.run()
             state.ended.append(running.name)
             lines: list[str] = []
-            complete = execution.runs and all(run.complete for run in execution.runs)
-            if state.asked is None and (not complete or failed_behind(execution)):
+            if state.asked is None and (not execution.complete or failed_behind(execution)):
                 lost, lines = self._look_for_nodes()
                 execution = replace(execution, lost_nodes=lost)
             execution = replace(execution, falls=self.falls)
