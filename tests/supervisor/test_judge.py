@@ -6,7 +6,8 @@ import pytest
 
 from holdfast.catalog import End
 from holdfast.supervisor.facts import Execution, Fall, RunFacts
-from holdfast.supervisor.judge import BACKOFF, LOSSES, death, fell_for, in_crash_loop, judge, pause
+from holdfast.supervisor.judge import BACKOFF, LOSSES, fell_for, in_crash_loop, judge, pause
+from holdfast.supervisor.wording import death
 
 INTERRUPTED = End("interrupted", 1.0, 3, 300, "SIGTERM")
 LAST_FAILED = End("failed", 1.0, 2, 200, "SIGTERM", "CheckpointError: disk full")

@@ -13,7 +13,8 @@ from ..errors import EXIT_COMPLETE, EXIT_INTERRUPTED, EXIT_INTERRUPTED_NO_PROGRE
 from ..units import seconds_text
 from .facts import Execution, Opened, shown
 from .hosts import Roster
-from .judge import Verdict, death, failed_behind
+from .judge import Verdict, failed_behind
+from .wording import death
 
 REPORT_FORMAT = 1
 _IN_ORDER = (EXIT_COMPLETE, EXIT_INTERRUPTED, EXIT_INTERRUPTED_NO_PROGRESS)  # after which nothing has to be done again

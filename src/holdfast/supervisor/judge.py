@@ -22,6 +22,7 @@ from ..errors import (
     EXIT_RESTARTS_EXHAUSTED,
 )
 from .facts import Execution, RunFacts, shown
+from .wording import again, code_of, death, gives_up, over, safe, signal_name, will_come_again
 
 EXIT_ERROR = 1  # Holdfast's own errors, as in the other commands
 
@@ -60,7 +61,7 @@ def judge(
     if last.complete:
         # Behind its runs a program may have more to do, further runs too. Who killed it had nothing against it: once more.
         if asked or not failed_behind(last):
-            return Verdict("complete", EXIT_COMPLETE, f"complete. {_safe(runs)}")
+            return Verdict("complete", EXIT_COMPLETE, f"complete. {safe(runs)}")
         once_more = (not serial or last.code < 0) and (len(executions) < TRIES or not failed_behind(executions[-TRIES]))
         return None if once_more and (max_restarts is None or len(executions) <= max_restarts) else _failed_after(last, serial)
     if gone := [run for run in runs if run.gone]:
@@ -72,17 +73,17 @@ def judge(
         return Verdict("run gone", EXIT_ERROR, text)
     if rivals := [run for run in runs if run.rival]:
         where = shown(rivals[0].url)
-        text = f"{where} has been taken over by {rivals[0].rival}; it is not started again here. {_safe(runs)}"
+        text = f"{where} has been taken over by {rivals[0].rival}; it is not started again here. {safe(runs)}"
         return Verdict("taken over", EXIT_ERROR, text)
     if last.overdue and not all(run.end is not None and run.end.outcome == "interrupted" for run in runs):
-        text = f"{_over(asked)} before the program had left: no last checkpoint. {_safe(runs)}{_again(runs)}"
+        text = f"{over(asked)} before the program had left: no last checkpoint. {safe(runs)}{again(runs)}"
         return Verdict("last checkpoint too late", EXIT_LAST_CHECKPOINT_FAILED, text)
     if asked or not _violent(last, serial):
         if failed := [run for run in runs if _last_checkpoint_failed(run)]:
             error = failed[0].end.error if failed[0].end else None
             late = failed[0].end is not None and failed[0].end.outcome == "interrupted"
             word = "came too late" if late else "failed"
-            text = f"the last checkpoint {word} ({error or 'no reason recorded'}). {_safe(runs)}{_again(runs)}"
+            text = f"the last checkpoint {word} ({error or 'no reason recorded'}). {safe(runs)}{again(runs)}"
             return Verdict(f"last checkpoint {'too late' if late else word}", EXIT_LAST_CHECKPOINT_FAILED, text)
         if asked or any(run.end and run.end.outcome == "interrupted" for run in runs):
             by = asked or next((r.end.signal for r in runs if r.end and r.end.signal), None) or "a signal"
@@ -94,18 +95,18 @@ def judge(
             )
             return _interrupted(executions, hint)
     if mistaken := [run for run in runs if _mistake(run)]:
-        return Verdict("program failed", EXIT_ERROR, _will_come_again(last, mistaken[0], serial))
+        return Verdict("program failed", EXIT_ERROR, will_come_again(last, mistaken[0], serial))
     if last.falls and _counts(last) and not any(run.places for run in runs) and not _passed(last):
-        return Verdict("no progress", EXIT_NO_PROGRESS, _gives_up([last], serial))
+        return Verdict("no progress", EXIT_NO_PROGRESS, gives_up([last], serial))
     barren = _barren(executions, since_fall=True)
     # What the last one left on its nodes alone the next start tells.
     enough = TRIES + any(run.places for run in last.runs)
     if len([e for e in barren if not e.lost_nodes]) >= enough or len(barren) >= LOSSES:
-        return Verdict("no progress", EXIT_NO_PROGRESS, _gives_up(barren, serial))
+        return Verdict("no progress", EXIT_NO_PROGRESS, gives_up(barren, serial))
     if max_restarts is not None and len(executions) > max_restarts:
         named = ", ".join(f"attempt {r.attempt} of {shown(r.url)}" for r in runs if r.attempt) or "the program"
         allowed = f"{max_restarts} restart{'s' * (max_restarts != 1)} allowed and used"
-        text = f"{named} died: {death(last, serial)}; {allowed}. {_safe(runs)}{_again(runs)}"
+        text = f"{named} died: {death(last, serial)}; {allowed}. {safe(runs)}{again(runs)}"
         return Verdict("restarts exhausted", EXIT_RESTARTS_EXHAUSTED, text)
     return None
 
@@ -184,34 +185,6 @@ def _went_on(first: Execution, second: Execution) -> bool:
     return any(run.places and run.based is not None and run.based > (before.get(run.url) or 0) for run in second.runs)
 
 
-def death(execution: Execution, serial: bool = True) -> str:
-    """What an execution died of, as far as is known: its rank, exit code or signal, the error it recorded."""
-    parts = list(execution.judged[execution.repairs :][-1:])  # the others may have been repaired
-    told = any(run.end and run.end.error for run in execution.runs)  # then who was seen to go first tells nothing
-    if not parts and not told and execution.first_dead and not serial:
-        parts.append(f"rank {execution.first_dead[0]} (process {execution.first_dead[1]}) died first")
-    code = execution.code
-    number = -code if code < 0 else code - 128
-    if name := _signal_name(number):
-        who = "killed by" if serial else "mpirun was killed by" if code < 0 else "mpirun reports"
-        parts.append(f"{who} {name}")
-    elif serial or code:  # mpirun says 0 of jobs that it has lost, too
-        parts.append(f"{'exit code' if serial else 'exit code of mpirun'} {code}")
-    elif not parts and not told:
-        parts.append("mpirun ended without a word")
-    if lost := execution.lost_nodes:
-        parts.append(f"{', '.join(lost)} no longer {'answers' if len(lost) == 1 else 'answer'}")
-    for run in execution.runs:
-        if run.end and run.end.error:
-            parts.append(run.end.error.strip().splitlines()[0])
-    return ", ".join(parts)
-
-
-def code_of(code: int) -> int:
-    """An exit code as the shell would see it: 128 + signal for a process that was killed."""
-    return 128 - code if code < 0 else code
-
-
 def _killed(last: Execution, serial: bool) -> bool:
     """Whether it ended by SIGKILL, which comes from outside: the kernel short of memory, a batch system, a person."""
     # Open MPI gives 137 for a rank, MPICH the bare signal, which a program's own status 9 looks like: it is tried once more.
@@ -220,7 +193,7 @@ def _killed(last: Execution, serial: bool) -> bool:
 
 def _never_opened(last: Execution, asked: str | None, starts: int) -> Verdict:
     if last.overdue:
-        text = f"{_over(asked)} before the program had opened a run: it was ended."
+        text = f"{over(asked)} before the program had opened a run: it was ended."
         return Verdict("last checkpoint too late", EXIT_LAST_CHECKPOINT_FAILED, text)
     if asked:
         return Verdict("interrupted", EXIT_INTERRUPTED_NO_PROGRESS, f"interrupted by {asked} before it opened a run.")
@@ -231,13 +204,9 @@ def _never_opened(last: Execution, asked: str | None, starts: int) -> Verdict:
     return Verdict("program failed", code_of(last.code), text)
 
 
-def _over(asked: str | None) -> str:
-    return f"the time after {asked} was over" if asked and asked.startswith("SIG") else "the time limit was over"
-
-
 def _failed_after(last: Execution, serial: bool) -> Verdict:
     """What it does after its runs is the program's own affair, and may fail."""
-    text = f"complete. {_safe(last.runs)} The program failed afterwards: {death(last, serial)}."
+    text = f"complete. {safe(last.runs)} The program failed afterwards: {death(last, serial)}."
     return Verdict("program failed", code_of(last.code), text)
 
 
@@ -268,49 +237,12 @@ def _error_type(run: RunFacts) -> str:
     return end.error.split(":")[0] if end and end.outcome == "failed" and not end.signal and end.error else ""
 
 
-def _will_come_again(last: Execution, run: RunFacts, serial: bool) -> str:
-    error = run.end.error if run.end and run.end.error else ""
-    return (
-        f"attempt {run.attempt} of {shown(run.url)} failed with an error that would come again, so it is not started again. "
-        f"{_safe(last.runs)}\n  {error}"
-    )
-
-
 def _interrupted(executions: Sequence[Execution], why: str) -> Verdict:
     runs = executions[-1].runs
     if any(e.gained for e in executions):
-        return Verdict("interrupted", EXIT_INTERRUPTED, f"{why}. {_safe(runs)}{_again(runs)}")
-    text = f"{why}, without a new version. {_safe(runs)}{_again(runs)}"
+        return Verdict("interrupted", EXIT_INTERRUPTED, f"{why}. {safe(runs)}{again(runs)}")
+    text = f"{why}, without a new version. {safe(runs)}{again(runs)}"
     return Verdict("interrupted without progress", EXIT_INTERRUPTED_NO_PROGRESS, text)
-
-
-def _gives_up(barren: Sequence[Execution], serial: bool) -> str:
-    falls = barren[0].falls
-    if falls:
-        back = ", ".join(f"version {fall.to} of {shown(fall.url)}" for fall in falls)
-        past = ", ".join(f"{fall.crashed}" for fall in falls)
-        lines = [f"gives up: from the version before it gets no further either (from {back}, not beyond {past})."]
-    else:
-        lines = [f"gives up: {'two' if len(barren) == TRIES else len(barren)} attempts in a row made no progress."]
-    for execution in barren:
-        named = ", ".join(f"attempt {r.attempt} of {shown(r.url)}" for r in execution.runs if r.attempt)
-        seconds = execution.ended - execution.began
-        lines.append(f"  {named or 'a start that opened no run'}: {death(execution, serial)}, after {seconds:.1f} s")
-    runs = barren[-1].runs
-    where = next((shown(run.url) for run in runs if not run.complete), shown(runs[0].url))
-    lines.append(_safe(runs))
-    for fall in falls:
-        lines.append(
-            f"Version {fall.crashed} is kept, abandoned: `holdfast rollback {shown(fall.url)} {fall.crashed}` goes back to it."
-        )
-    if any(e.code == 0 and not e.lost_nodes for e in barren):  # mpirun says 0 when it has lost a node
-        lines.append("If the program was done, let it say so: `with holdfast.open(...) as run:` or `run.complete()`.")
-    what = "What to do: mend the cause and give the same command again"
-    if any(run.version is not None for run in runs):
-        what += f"; `holdfast verify {where}` tells whether what is stored is whole; if the state itself is bad, "
-        what += f"`holdfast rollback {where} VERSION` goes back to an earlier one"
-    lines.append(f"{what}.")
-    return "\n".join(lines)
 
 
 def _violent(last: Execution, serial: bool) -> bool:
@@ -323,7 +255,7 @@ def _violent(last: Execution, serial: bool) -> bool:
         return True
     if last.spares and any(run.end is not None and run.end.outcome == "interrupted" for run in last.runs):
         return False  # ranks that were lost and replaced before are in mpirun's code too; it asks nobody to end, then
-    return _signal_name(last.code - 128) is not None if serial else last.code not in _INTERRUPTED
+    return signal_name(last.code - 128) is not None if serial else last.code not in _INTERRUPTED
 
 
 def _last_checkpoint_failed(run: RunFacts) -> bool:
@@ -331,25 +263,3 @@ def _last_checkpoint_failed(run: RunFacts) -> bool:
     return end is not None and (
         (end.outcome == "failed" and end.signal is not None) or (end.outcome == "interrupted" and end.error is not None)
     )
-
-
-def _safe(runs: Sequence[RunFacts]) -> str:
-    def one(run: RunFacts) -> str:
-        if run.version is None:
-            if run.places:
-                return f"what nodes hold of {shown(run.url)}, and nothing in its own directory yet"
-            return f"nothing is stored yet in {shown(run.url)}"
-        return f"version {run.version}{'' if run.step is None else f' (step {run.step})'} of {shown(run.url)}"
-
-    return f"Safe: {', '.join(map(one, runs))}."
-
-
-def _again(runs: Sequence[RunFacts]) -> str:
-    return " The same command goes on from there." if any(r.version is not None for r in runs) else ""
-
-
-def _signal_name(number: int) -> str | None:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return None
